@@ -1,0 +1,50 @@
+# Every target makes or reuses .venv and installs what it needs; nothing by hand before it.
+PYTHON ?= python3
+VENV := .venv
+CLIENT := .venv-mediapipe
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-slow lint format bench clean
+
+demo: $(VENV)/.demo  ## the whole job on handwritten digits: train, quantise, export, verify
+	$(BIN)/mnv4 demo --out demo
+
+test: $(VENV)/.test $(CLIENT)/.done  ## the test suite, on TensorFlow and then on JAX
+	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest --cov
+	KERAS_BACKEND=jax $(BIN)/pytest -m "not tensorflow and not slow"
+
+test-slow: $(VENV)/.test $(CLIENT)/.done  ## the checks that take minutes each
+	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest -m slow
+
+lint: $(VENV)/.lint  ## formatting and static checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.demo  ## side-by-side runs; prints ratios
+	$(BIN)/python benchmarks/latency.py
+
+clean:
+	rm -rf $(VENV) $(CLIENT) demo build *.egg-info .coverage .pytest_cache .ruff_cache
+
+# The stamp of an extra is newer than setup.cfg once the extra is installed.
+$(VENV)/.%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+# Linting needs no package, only its tools.
+$(VENV)/.lint: setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^ *\(ruff==.*\)/\1/p' setup.cfg)"
+	touch $@
+
+# MediaPipe cannot share an environment with TFMOT (absl-py).
+$(CLIENT)/.done: setup.cfg
+	test -x $(CLIENT)/bin/python || $(PYTHON) -m venv $(CLIENT)
+	$(CLIENT)/bin/python -m pip install --quiet "$$(sed -n 's/^ *\(mediapipe>=.*\)/\1/p' setup.cfg)"
+	touch $@

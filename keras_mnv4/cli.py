@@ -1,0 +1,183 @@
+"""`mnv4`: the package's functions from the command line."""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+
+MODELS = {
+    "conv_small": "MobileNetV4ConvSmall",
+    "conv_medium": "MobileNetV4ConvMedium",
+    "conv_large": "MobileNetV4ConvLarge",
+}
+
+
+def main(argv=None):
+    """Runs one command; returns the exit status: 0 done, 1 a check or the job failed, 2 wrong arguments."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are cleared away
+    try:
+        return arguments.command(arguments)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"mnv4: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def train(arguments):
+    from keras_mnv4 import applications
+    from keras_mnv4 import files
+    from keras_mnv4 import training
+
+    files.check_writable(arguments.out, arguments.overwrite)
+    data = _load_data(arguments, arguments.size)
+    model = getattr(applications, MODELS[arguments.model])(
+        weights=None,
+        input_shape=(arguments.size, arguments.size, 3),
+        classes=len(data.class_names),
+        alpha=arguments.alpha,
+        dropout_rate=0.2,
+    )
+    training.train(model, data, arguments.epochs, flip=arguments.data is not None)
+    return _report_and_save(model, data, arguments)
+
+
+def quantize(arguments):
+    from keras_mnv4 import files
+    from keras_mnv4 import qat
+    from keras_mnv4 import training
+
+    files.check_writable(arguments.out, arguments.overwrite)
+    policy = qat.get_policy(arguments.policy)
+    model = _load_model(arguments.model)
+    data = _load_data(arguments, model.input_shape[1])
+    flip = arguments.data is not None
+    quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip)
+    return _report_and_save(quantized, data, arguments)
+
+
+def export(arguments):
+    from keras_mnv4 import export as exporting
+    from keras_mnv4 import files
+
+    files.check_writable(arguments.out, arguments.overwrite)
+    model = _load_model(arguments.model)
+    samples = None
+    if arguments.data is not None:
+        samples = _load_data(arguments, model.input_shape[1]).test.arrays(64)[0].astype("float32")
+    if arguments.target == "onnx":
+        report = exporting.to_onnx(model, arguments.out, samples=samples, overwrite=arguments.overwrite)
+    else:
+        report = exporting.to_litert(
+            model,
+            arguments.out,
+            arguments.target,
+            samples=samples,
+            labels=_read_labels(arguments.model) if arguments.target == "app" else None,
+            overwrite=arguments.overwrite,
+        )
+    print(f"{report.path}: {report.size:,} bytes; {report.agreement}")
+    return 0
+
+
+def check(arguments):
+    from keras_mnv4 import export as exporting
+
+    report = exporting.check_edgetpu(arguments.file)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def demo(arguments):
+    from keras_mnv4.demo import run_demo
+
+    result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs)
+    return 0 if result.ok else 1
+
+
+def _load_data(arguments, size):
+    from keras_mnv4 import data
+
+    loaded = data.load_digits(size) if arguments.data is None else data.load_image_folder(arguments.data, size)
+    if loaded.skipped:
+        print(f"Left out {len(loaded.skipped)} unreadable files, the first: {loaded.skipped[0]}", file=sys.stderr)
+    return loaded
+
+
+def _load_model(path):
+    import keras
+
+    import keras_mnv4  # noqa: F401  registers the layers
+
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"No such model file: {path}")
+    return keras.models.load_model(path)
+
+
+def _report_and_save(model, data, arguments):
+    from keras_mnv4 import files
+    from keras_mnv4 import training
+
+    with files.atomic_file(arguments.out, arguments.overwrite) as temporary:
+        model.save(temporary)
+    with files.atomic_file(_labels_path(arguments.out), overwrite=True) as temporary:
+        temporary.write_text("\n".join(data.class_names) + "\n")
+    print(f"{arguments.out}: test top-1 {training.top1(model, data.test):.2%} of {data.test.num_pictures}")
+    return 0
+
+
+def _read_labels(model_path):
+    path = _labels_path(model_path)
+    if not path.is_file():
+        raise ValueError(f"The target `app` needs class names, one a line, in {path}. `mnv4 train` writes them.")
+    return path.read_text().splitlines()
+
+
+def _labels_path(model_path):
+    return pathlib.Path(model_path).with_suffix(".labels.txt")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="mnv4", description="MobileNetV4 for Keras 3, down to integer TFLite files.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(command, help, *, data=True, out=None):
+        added = commands.add_parser(command.__name__, help=help, description=help)
+        added.set_defaults(command=command)
+        if data:
+            added.add_argument("--data", metavar="DIR", help="folder of images in class sub-folders (default: digits)")
+        if out:
+            added.add_argument("--out", metavar="FILE", type=pathlib.Path, default=pathlib.Path(out))
+            added.add_argument("--overwrite", action="store_true", help="replace an existing file")
+        return added
+
+    added = add(train, "train a classifier on pictures", out="model.keras")
+    added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
+    added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
+    added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
+    added.add_argument("--epochs", type=int, default=20)
+
+    added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras")
+    added.add_argument("model", help="a .keras file of `mnv4 train`")
+    added.add_argument("--policy", default="w8a8")
+    added.add_argument("--epochs", type=int, default=2, help="0: calibrate only")
+
+    added = add(export, "write a verified TFLite or ONNX file", out="model.tflite")
+    added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
+    added.add_argument("--target", choices=("edgetpu", "app", "float", "onnx"), default="edgetpu")
+
+    added = add(check, "say whether a TFLite file would run wholly on an Edge TPU", data=False)
+    added.add_argument("file")
+
+    added = add(demo, "the whole job: train, quantise, export, verify")
+    added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
+    added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
+    added.add_argument("--epochs", type=int, help="passes of float training")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Pictures to train on: folders of images, or the handwritten digits that scikit-learn carries.
+
+Nothing here needs TensorFlow: the sets are `keras.utils.PyDataset`s of NumPy arrays and feed every backend.
+"""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+from rich.progress import track
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+CACHE_BYTES = 2**30  # decoded pictures are kept in memory while a set is no larger than this
+SPLITS = ("train", "validation", "test")
+SHARES = (0.6, 0.1, 0.3)  # of a folder without splits of its own
+
+
+class PictureSet(keras.utils.PyDataset):
+    """Labelled pictures, in batches of `(pictures, labels)`: float32 0 to 255, `(batch, size, size, 3)`, and int32.
+
+    Args:
+        pictures: uint8 array `(count, size, size, 3)`, or a list of image files.
+        labels: class index of each.
+        size: height and width in pixels that files are scaled and cropped to.
+        batch_size: pictures a batch.
+        shuffle: whether each epoch has another order.
+        seed: seed of those orders.
+    """
+
+    def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
+        super().__init__(workers=2, max_queue_size=8)
+        self.pictures = pictures
+        self.labels = np.asarray(labels, "int32")
+        self.size = size
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self._random = np.random.default_rng(seed)
+        self._order = np.arange(len(self.labels))
+        self.on_epoch_end()
+
+    @property
+    def num_pictures(self):
+        return len(self.labels)
+
+    def __len__(self):
+        return -(-self.num_pictures // self.batch_size)
+
+    def __getitem__(self, index):
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self._decoded(chosen).astype("float32"), self.labels[chosen]
+
+    def on_epoch_end(self):
+        if self.shuffle:
+            self._random.shuffle(self._order)
+
+    def arrays(self, limit=None):
+        """The first `limit` pictures as uint8, spread over the set, and their labels; all of them by default."""
+        count = self.num_pictures if limit is None else min(limit, self.num_pictures)
+        chosen = np.linspace(0, self.num_pictures - 1, count).astype(int)
+        return self._decoded(chosen), self.labels[chosen]
+
+    def _decoded(self, chosen):
+        if isinstance(self.pictures, np.ndarray):
+            return self.pictures[chosen]
+        return np.stack([read_picture(self.pictures[index], self.size) for index in chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureData:
+    """Three sets of pictures of the same classes.
+
+    Args:
+        class_names: names in the order of the class indices.
+        train: to learn from; shuffled.
+        validation: to watch while learning.
+        test: to report on.
+        skipped: image files that could not be read and were left out.
+    """
+
+    class_names: tuple[str, ...]
+    train: PictureSet
+    validation: PictureSet
+    test: PictureSet
+    skipped: tuple[pathlib.Path, ...] = ()
+
+
+def load_image_folder(directory, size, batch_size=32, seed=0):
+    """Loads a folder of images with one sub-folder for each class.
+
+    A folder that has `train` and `test` sub-folders, each with classes in it, is split as it says; `validation` is
+    taken from `train` if it is not there. Any other folder is split 60 : 10 : 30, class by class.
+
+    Args:
+        directory: the folder.
+        size: height and width in pixels; pictures are scaled to their shorter side and cropped at the centre.
+        batch_size: pictures a batch.
+        seed: seed of the split and of the order in training.
+
+    Returns:
+        A `PictureData`. Files that are not readable images are left out and listed in `skipped`.
+
+    Raises:
+        ValueError: if there is no such folder, fewer than two classes, or a class with too few pictures to split.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise ValueError(f"`directory` must be a folder of images. Received: {str(directory)!r}")
+    if all((directory / split).is_dir() for split in ("train", "test")):
+        files = {split: _class_files(directory / split) for split in SPLITS if (directory / split).is_dir()}
+    else:
+        files = {"all": _class_files(directory)}
+    names = tuple(sorted(next(iter(files.values()))))
+    if len(names) < 2:
+        raise ValueError(
+            f"A classifier needs two classes or more: `{directory}` must have a sub-folder of images for each class. "
+            f"Found: {list(names)}"
+        )
+    for split, classes in files.items():
+        if set(classes) != set(names):
+            odd = sorted(set(classes) ^ set(names))
+            raise ValueError(f"All splits must have the same classes; `{split}` differs in {odd}.")
+
+    skipped = []
+    sets = {split: _read_class_files(classes, names, size, skipped, split) for split, classes in files.items()}
+    if "all" in sets:
+        sets = _split(*sets["all"], SHARES, SPLITS, names, seed)
+    elif "validation" not in sets:
+        sets.update(_split(*sets["train"], (0.9, 0.1), ("train", "validation"), names, seed))
+    return _picture_data(names, sets, size, batch_size, seed, tuple(skipped))
+
+
+def load_digits(size=64, batch_size=32, seed=0):
+    """Loads scikit-learn's 1,797 handwritten digits, 8 x 8 pixels, scaled up to `size` and made RGB.
+
+    Source: "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
+
+    Args:
+        size: height and width in pixels.
+        batch_size: pictures a batch.
+        seed: seed of the split (60 : 10 : 30) and of the order in training.
+
+    Returns:
+        A `PictureData`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise ImportError("The digits come with scikit-learn: pip install 'keras-mnv4[demo]'") from error
+    from PIL import Image
+
+    digits = datasets.load_digits()
+    pictures = np.empty((len(digits.images), size, size, 3), "uint8")
+    for index, digit in enumerate(digits.images):
+        picture = Image.fromarray(np.round(digit * 255 / 16).astype("uint8"))
+        pictures[index] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))[..., None]
+    names = tuple(str(name) for name in digits.target_names)
+    sets = _split(pictures, digits.target, SHARES, SPLITS, names, seed)
+    return _picture_data(names, sets, size, batch_size, seed)
+
+
+def read_picture(path, size):
+    """Reads an image file as uint8 `(size, size, 3)`: its shorter side scaled to `size`, cropped at the centre."""
+    from PIL import Image
+    from PIL import ImageOps
+
+    with Image.open(path) as image:
+        picture = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
+
+
+def _class_files(directory):
+    """Image files by class: `{sub-folder name: sorted files}`, for sub-folders that have any."""
+    classes = {}
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if files:
+            classes[folder.name] = files
+    return classes
+
+
+def _read_class_files(classes, names, size, skipped, split):
+    """Reads all files once, to find those that cannot be; keeps the pictures if they fit into memory."""
+    files = [(path, label) for label, name in enumerate(names) for path in classes[name]]
+    keep = len(files) * size * size * 3 <= CACHE_BYTES
+    pictures, labels = [], []
+    for path, label in track(files, description=f"Reading pictures ({split})", transient=True):
+        try:
+            picture = read_picture(path, size)
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged files
+            skipped.append(path)
+            continue
+        pictures.append(picture if keep else path)
+        labels.append(label)
+    missing = sorted(set(range(len(names))) - set(labels))
+    if missing:
+        raise ValueError(f"No readable picture of class {names[missing[0]]!r} in {split}.")
+    return np.stack(pictures) if keep else pictures, labels
+
+
+def _split(pictures, labels, shares, splits, names, seed):
+    """Splits class by class: `{split: (pictures, labels)}`, at least one picture of each class in each."""
+    random = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    chosen = {split: [] for split in splits}
+    for label, name in enumerate(names):
+        members = random.permutation(np.flatnonzero(labels == label))
+        if len(members) < len(splits):
+            raise ValueError(
+                f"Class {name!r} has {len(members)} pictures; it takes {len(splits)} or more to have one in each of "
+                f"{', '.join(splits)}."
+            )
+        rest = [max(1, round(share * len(members))) for share in shares[1:]]
+        ends = np.cumsum([len(members) - sum(rest), *rest])
+        for split, part in zip(splits, np.split(members, ends[:-1]), strict=True):
+            chosen[split].extend(part)
+    return {split: _take(pictures, labels, np.asarray(indices)) for split, indices in chosen.items()}
+
+
+def _take(pictures, labels, indices):
+    taken = pictures[indices] if isinstance(pictures, np.ndarray) else [pictures[index] for index in indices]
+    return taken, labels[indices]
+
+
+def _picture_data(names, sets, size, batch_size, seed, skipped=()):
+    made = {
+        split: PictureSet(*sets[split], size, batch_size, shuffle=split == "train", seed=seed) for split in SPLITS
+    }
+    return PictureData(names, **made, skipped=skipped)

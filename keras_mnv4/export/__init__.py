@@ -1,0 +1,25 @@
+"""Verified files from Keras models: TFLite for phones and Edge TPUs, and ONNX."""
+
+from keras_mnv4.export.edgetpu import EdgeTPUReport
+from keras_mnv4.export.edgetpu import Finding
+from keras_mnv4.export.edgetpu import check_edgetpu
+from keras_mnv4.export.litert import ExportReport
+from keras_mnv4.export.litert import to_litert
+from keras_mnv4.export.onnx import run_onnx
+from keras_mnv4.export.onnx import to_onnx
+from keras_mnv4.export.runtime import LiteRTModel
+from keras_mnv4.export.verify import Agreement
+from keras_mnv4.export.verify import ExportError
+
+__all__ = [
+    "Agreement",
+    "EdgeTPUReport",
+    "ExportError",
+    "ExportReport",
+    "Finding",
+    "LiteRTModel",
+    "check_edgetpu",
+    "run_onnx",
+    "to_litert",
+    "to_onnx",
+]

@@ -1,0 +1,233 @@
+"""`to_litert`: a Keras model as a TFLite file that was run and compared before it got its name."""
+
+import dataclasses
+import math
+import pathlib
+import warnings
+
+import keras
+import numpy as np
+
+from keras_mnv4.export import metadata
+from keras_mnv4.export.edgetpu import EdgeTPUReport
+from keras_mnv4.export.edgetpu import check_edgetpu
+from keras_mnv4.export.runtime import LiteRTModel
+from keras_mnv4.export.tflite_file import read_tflite
+from keras_mnv4.export.verify import Agreement
+from keras_mnv4.export.verify import ExportError
+from keras_mnv4.export.verify import compare
+from keras_mnv4.export.verify import float_layers
+from keras_mnv4.files import atomic_file
+from keras_mnv4.files import check_writable
+from keras_mnv4.qat.fake_quantize import FakeQuantize
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a kind of TFLite file is like.
+
+    Args:
+        io_dtype: type of input and output.
+        is_integer: whether all arithmetic is on integers; such files want a model from `quantize_model`.
+        on_edgetpu: whether the file must map to the Edge TPU.
+        has_labels: whether it carries class names and normalisation as metadata.
+    """
+
+    io_dtype: str
+    is_integer: bool
+    on_edgetpu: bool = False
+    has_labels: bool = False
+
+
+TARGETS = {
+    "edgetpu": Target("int8", is_integer=True, on_edgetpu=True),
+    "app": Target("uint8", is_integer=True, has_labels=True),
+    "float": Target("float32", is_integer=False),
+}
+# An integer network rounds at every layer, and a difference of one step in the first may be a few in the last: what
+# must hold is that nearly all outputs stay close. A wrong scale or a lost bias fails this by far.
+MIN_CLOSE = 0.9
+CLOSE_STEPS = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What was made, and how it compares with the Keras model.
+
+    Args:
+        path: the file.
+        size: its size in bytes.
+        agreement: comparison of the outputs.
+        edgetpu: report of `check_edgetpu`, for the target `"edgetpu"`.
+    """
+
+    path: pathlib.Path
+    size: int
+    agreement: Agreement
+    edgetpu: EdgeTPUReport | None = None
+
+
+def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overwrite=False):
+    """Writes a model as a TFLite file, for one picture at a time, and verifies it.
+
+    Before the file gets its name it is read back and run: an integer file must not contain one float operator, an
+    Edge TPU file must pass `check_edgetpu`, and the outputs must be those of the Keras model.
+
+    Args:
+        model: a Functional Keras model with a fixed input size; for the integer targets, one from
+            `keras_mnv4.qat.quantize_model` whose ranges were calibrated or trained.
+        path: the `.tflite` file to write.
+        target: `"edgetpu"`: int8 in and out, operators of the Edge TPU only. `"app"`: uint8 picture in, uint8 scores
+            out, with labels and normalisation in the metadata, as MediaPipe's ImageClassifier wants it. `"float"`:
+            float32 throughout.
+        samples: inputs of `model` to compare outputs on, `(count, height, width, channels)`; best, real pictures. By
+            default a few made-up ones.
+        labels: class names in the order of the outputs; for `"app"`.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        ValueError: on an unknown target or a model that does not suit it.
+        FileExistsError: if `path` exists and `overwrite` is False.
+        ExportError: if the file fails its verification; the message names the layer. Nothing is left at `path`.
+        RuntimeError: if the Keras backend is not TensorFlow.
+
+    Example:
+
+    >>> report = to_litert(quantized, "vision.tflite", target="edgetpu", samples=photos)
+    >>> report.edgetpu.ok
+    True
+    """
+    chosen = _check_arguments(model, target, labels)
+    check_writable(path, overwrite)
+    samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
+
+    content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
+    if chosen.is_integer:
+        islands = float_layers(read_tflite(content), model)
+        if islands:
+            raise ExportError(f"The file would compute in float at {', '.join(islands)}: quantise its outputs too.")
+    edgetpu = check_edgetpu(content) if chosen.on_edgetpu else None
+    if edgetpu is not None and not edgetpu.ok:
+        raise ExportError(f"The file would not run wholly on the Edge TPU:\n{edgetpu}")
+    if chosen.has_labels:
+        mean, std = _normalization(model)
+        content = metadata.add_classifier_metadata(content, model.name, labels, mean, std)
+    agreement = _compare(model, content, samples, chosen)
+
+    with atomic_file(path, overwrite) as temporary:
+        temporary.write_bytes(content)
+    return ExportReport(pathlib.Path(path), len(content), agreement, edgetpu)
+
+
+def example_pictures(shape, count=4, seed=0):
+    """Made-up pictures with the spectrum of natural ones, for where there are no real ones.
+
+    Args:
+        shape: `(height, width, channels)`.
+        count: how many.
+        seed: seed of the random numbers.
+
+    Returns:
+        float32 array `(count, height, width, channels)` of values 0 to 255.
+    """
+    height, width, channels = shape
+    noise = np.random.default_rng(seed).normal(size=(count, height, width, channels))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    spectrum = np.fft.fft2(noise, axes=(1, 2)) / np.maximum(frequency, 1 / max(height, width))[None, :, :, None]
+    pictures = np.fft.ifft2(spectrum, axes=(1, 2)).real
+    low, high = (f(pictures, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    return np.round(255 * (pictures - low) / (high - low)).astype("float32")
+
+
+def _check_arguments(model, target, labels):
+    if target not in TARGETS:
+        raise ValueError(f"`target` must be one of {sorted(TARGETS)}. Received: target={target!r}")
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
+            f"export it there. The backend is {keras.backend.backend()!r}."
+        )
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            f"`model` must take one picture of a fixed size: build it with `input_shape`. Received: {shape}"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError("TFLite files are channels_last: build the model in that data format.")
+    chosen = TARGETS[target]
+    is_quantized = any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
+    if chosen.is_integer != is_quantized:
+        need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
+        raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")
+    if chosen.has_labels and (labels is None or len(labels) != model.output_shape[-1]):
+        raise ValueError(
+            f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
+            f"Received: {'none' if labels is None else len(labels)}"
+        )
+    return chosen
+
+
+def _without_preprocessing(model):
+    """`model` from behind its scaling of bytes: the integer file's input scale does that."""
+    scaling = _preprocessing(model)
+    return model if scaling is None else keras.Model(scaling.output, model.output)
+
+
+def _preprocessing(model):
+    """The `Rescaling` right behind the input, or None."""
+    first = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][0]
+    return first if isinstance(first, keras.layers.Rescaling) else None
+
+
+def _normalization(model):
+    """The `(mean, std)` for which `(byte - mean) / std` is what the network behind its preprocessing takes."""
+    scaling = _preprocessing(model)
+    if scaling is None:
+        raise ValueError(
+            "Target `app` takes bytes, so the model must scale them itself: build it with `include_preprocessing=True`, "
+            "or with a `keras.layers.Rescaling` behind the input."
+        )
+    return -scaling.offset / scaling.scale, 1 / scaling.scale
+
+
+def _convert(model, target):
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    @tf.function(autograph=False)
+    def forward(picture):
+        return model(picture, training=False)
+
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
+    frozen = convert_variables_to_constants_v2(forward.get_concrete_function(signature))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
+    if target.is_integer:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(target.io_dtype)
+    with warnings.catch_warnings():
+        # "Statistics for quantized inputs were expected": the fake-quantisers hold them.
+        warnings.simplefilter("ignore", UserWarning)
+        return converter.convert()
+
+
+def _compare(model, content, samples, target):
+    expected = np.asarray(model.predict(samples, verbose=0))
+    file = LiteRTModel(content)
+    scaling = _preprocessing(model) if target.is_integer else None
+    real = samples.astype("float32")
+    if scaling is not None:
+        real = np.asarray(scaling(real))
+    actual = file.predict(real)
+    scale = file.output["quantization"][0]
+    agreement = compare(expected, actual, scale)
+    step = scale or max(float(np.ptp(expected)) / 255, math.ulp(1.0))
+    close = float(np.mean(np.abs(actual - expected) <= CLOSE_STEPS * step))
+    if close < MIN_CLOSE:
+        raise ExportError(
+            f"The file's outputs are not the Keras model's: only {close:.1%} of {expected.size} outputs are within "
+            f"{CLOSE_STEPS:g} steps of the output scale. {agreement}"
+        )
+    return agreement

@@ -1,0 +1,76 @@
+"""`LiteRTModel`: runs a TFLite file on arrays."""
+
+import os
+import pathlib
+
+import numpy as np
+
+
+class LiteRTModel:
+    """A TFLite file of one input and one output, ready to run on the CPU.
+
+    Args:
+        source: path of the file, or its bytes.
+        num_threads: threads to use.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a TFLite file.
+
+    Example:
+
+    >>> LiteRTModel("vision.tflite").predict(pictures).shape  # bytes in, probabilities out
+    (8, 1000)
+    """
+
+    def __init__(self, source, num_threads=None):
+        from ai_edge_litert.interpreter import Interpreter
+
+        content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+        self._interpreter = Interpreter(model_content=content, num_threads=num_threads or os.cpu_count())
+        self._interpreter.allocate_tensors()
+        (self.input,) = self._interpreter.get_input_details()
+        (self.output,) = self._interpreter.get_output_details()
+
+    @property
+    def input_shape(self):
+        """`(1, height, width, channels)`."""
+        return tuple(int(size) for size in self.input["shape"])
+
+    def predict(self, inputs):
+        """Runs the file on each input, one at a time.
+
+        Args:
+            inputs: array `(count, height, width, channels)`. Of an integer type: bytes of pictures, 0 to 255. Of a
+                float type: values as the network sees them, which the file's input scale rounds.
+
+        Returns:
+            float32 array `(count, ...)` of what the outputs stand for.
+        """
+        scale, zero_point = self.output["quantization"]
+        codes = self.predict_codes(inputs)
+        return codes if scale == 0 else ((codes.astype("int32") - zero_point) * np.float32(scale)).astype("float32")
+
+    def predict_codes(self, inputs):
+        """Like `predict`, but returns the outputs as the file gives them: int8 or uint8 codes, or floats."""
+        return np.stack([self._run(codes) for codes in self.quantize(np.asarray(inputs))])
+
+    def quantize(self, inputs):
+        """`inputs` in the type of the file's input."""
+        dtype = self.input["dtype"]
+        if np.issubdtype(dtype, np.floating):
+            return inputs.astype(dtype)
+        info = np.iinfo(dtype)
+        if np.issubdtype(inputs.dtype, np.integer):
+            return (inputs.astype("int32") + info.min).astype(dtype)
+        scale, zero_point = self.input["quantization"]
+        return np.clip(np.round(inputs / scale) + zero_point, info.min, info.max).astype(dtype)
+
+    def run_once(self):
+        """One run on whatever the input holds: for timing."""
+        self._interpreter.invoke()
+
+    def _run(self, codes):
+        self._interpreter.set_tensor(self.input["index"], codes[None])
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self.output["index"])[0]

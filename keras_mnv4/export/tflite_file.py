@@ -1,0 +1,127 @@
+"""A TFLite file, read into plain records."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a TFLite graph.
+
+    Args:
+        name: the converter's name: the names of the TensorFlow ops that it came from, joined by `;`.
+        shape: its shape.
+        dtype: the schema's name of its type, such as `"INT8"`.
+        scales: quantisation scales: none, one, or one a channel.
+        zero_points: as many zero points.
+        is_constant: whether its values are stored in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    is_constant: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """An operator of a TFLite graph.
+
+    Args:
+        index: its place in the order of execution.
+        kind: the schema's name, such as `"CONV_2D"`.
+        version: version of the operator.
+        inputs: its inputs, None for those left out.
+        outputs: its outputs.
+        options: the schema's object of built-in options, or None.
+    """
+
+    index: int
+    kind: str
+    version: int
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    options: object
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteFile:
+    """What a TFLite file holds: operators in order, and the inputs and outputs of the graph."""
+
+    operators: tuple[Operator, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def read_tflite(source):
+    """Reads a TFLite file of one graph.
+
+    Args:
+        source: its path, or its bytes.
+
+    Returns:
+        A `TFLiteFile`.
+
+    Raises:
+        ValueError: if it is not a TFLite file, or has not exactly one graph.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"Not a TFLite file: {'the bytes' if content is source else repr(str(source))}.")
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if len(model.subgraphs) != 1:
+        raise ValueError(f"Only files of one graph can be read. Received one of {len(model.subgraphs)}.")
+    graph = model.subgraphs[0]
+    tensors = [_tensor(tensor, model.buffers) for tensor in graph.tensors]
+
+    def pick(indices):
+        return tuple(tensors[index] if index >= 0 else None for index in indices)
+
+    operators = []
+    for index, operator in enumerate(graph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = _names(schema.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if code.customCode:
+            kind = code.customCode.decode()
+        operators.append(
+            Operator(
+                index,
+                kind,
+                code.version,
+                pick(operator.inputs if operator.inputs is not None else ()),
+                pick(operator.outputs),
+                operator.builtinOptions,
+            )
+        )
+    return TFLiteFile(tuple(operators), pick(graph.inputs), pick(graph.outputs))
+
+
+def _tensor(tensor, buffers):
+    from ai_edge_litert import schema_py_generated as schema
+
+    quantization = tensor.quantization
+    data = buffers[tensor.buffer].data
+    return Tensor(
+        name=tensor.name.decode(),
+        shape=tuple(int(size) for size in np.ravel(tensor.shape)) if tensor.shape is not None else (),
+        dtype=_names(schema.TensorType)[tensor.type],
+        scales=_numbers(quantization.scale if quantization else None, float),
+        zero_points=_numbers(quantization.zeroPoint if quantization else None, int),
+        is_constant=data is not None and len(data) > 0,
+    )
+
+
+def _numbers(values, kind):
+    return () if values is None else tuple(kind(value) for value in values)
+
+
+@functools.cache
+def _names(enumeration):
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

@@ -1,0 +1,15 @@
+"""The blocks that every network of this package is made of."""
+
+from keras_mnv4.layers.classifier import Classifier
+from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.layers.inverted_bottleneck import FusedInvertedBottleneck
+from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
+from keras_mnv4.layers.stochastic_depth import StochasticDepth
+
+__all__ = [
+    "Classifier",
+    "ConvNormAct",
+    "FusedInvertedBottleneck",
+    "StochasticDepth",
+    "UniversalInvertedBottleneck",
+]

@@ -1,0 +1,83 @@
+"""`Classifier`: the last layer, a dense layer written as a 1x1 convolution."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.qat.quantizable import QuantizableLayer
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class Classifier(QuantizableLayer):
+    """A dense layer with an activation, computed as a 1x1 convolution.
+
+    The two are the same sum. The convolution is what integer converters can quantise per class: a per-channel
+    fake-quantised matrix product does not convert to TFLite.
+
+    Args:
+        classes: number of outputs.
+        activation: name or function, None for logits.
+        data_format: `"channels_last"` or `"channels_first"`; default, Keras's global setting.
+        **kwargs: `quantization`, a dictionary from part (see `quantizable_parts`) to
+            `keras_mnv4.qat.LayerQuantization`, or None; and those of `keras.layers.Layer`.
+
+    Input shape: `(batch, 1, 1, channels)` or `(batch, channels, 1, 1)`. Output shape: `(batch, classes)`.
+
+    Example:
+
+    >>> Classifier(10, activation="softmax")(np.zeros((2, 1, 1, 1280))).shape
+    (2, 10)
+    """
+
+    def __init__(self, classes, activation=None, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.activation = keras.activations.get(activation)
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        self.conv = ConvNormAct(
+            classes,
+            use_norm=False,
+            use_bias=True,
+            kernel_initializer="glorot_uniform",
+            data_format=self.data_format,
+            quantization=self.part_quantization("conv"),
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        self.output_quantizer = self.make_output_quantizer(self._activation_part)
+
+    @property
+    def _activation_part(self):
+        """`"softmax"` and the like; None where there is nothing to compute after the convolution."""
+        return None if self.activation is keras.activations.linear else self.activation.__name__
+
+    @property
+    def quantizable_parts(self):
+        return ("conv",) if self._activation_part is None else ("conv", self._activation_part)
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        if self.output_quantizer is not None:
+            self.output_quantizer.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=False):
+        outputs = ops.reshape(self.conv(inputs, training=training), (-1, self.classes))
+        outputs = self.activation(outputs)
+        if self.output_quantizer is not None:
+            outputs = self.output_quantizer(outputs, training=training)
+        return outputs
+
+    def count_macs(self, input_shape):
+        """Multiply-accumulates of one forward pass of a batch of one."""
+        return self.conv.count_macs(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.classes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "activation": keras.activations.serialize(self.activation),
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,148 @@
+"""The universal inverted bottleneck of MobileNetV4, and its fused sibling."""
+
+import keras
+
+from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.layers.residual import ResidualChain
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class UniversalInvertedBottleneck(ResidualChain):
+    """The universal inverted bottleneck (UIB): an expansion between two optional depthwise convolutions.
+
+    Which of the two are there makes it one of four blocks:
+
+    | `start_kernel` | `middle_kernel` | block |
+    |---|---|---|
+    | 0 | > 0 | inverted bottleneck (IB), as in MobileNetV2 |
+    | > 0 | 0 | ConvNext-like |
+    | > 0 | > 0 | extra depthwise (ExtraDW) |
+    | 0 | 0 | feed-forward network (FFN) |
+
+    In order: starting depthwise convolution (linear), 1x1 expansion (activated), middle depthwise convolution
+    (activated), 1x1 projection (linear), and the sum with the input if strides are 1 and the channels agree. The
+    stride is taken by the middle depthwise convolution, or by the starting one if there is no middle one.
+
+    Source: MobileNetV4 (arXiv 2404.10518), section 4.
+
+    Args:
+        filters: output channels.
+        expansion: ratio of expanded to input channels; the product is rounded to a multiple of 8.
+        start_kernel: kernel size of the starting depthwise convolution, 0 for none.
+        middle_kernel: kernel size of the middle depthwise convolution, 0 for none.
+        strides: step in both directions.
+        activation: name or function.
+        **kwargs: `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and `quantization`, as
+            for `ResidualChain`; and those of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
+    Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns.
+
+    Raises:
+        ValueError: if `strides > 1` and there is no depthwise convolution to take them.
+
+    Example:
+
+    >>> block = UniversalInvertedBottleneck(96, expansion=4, start_kernel=3)  # ConvNext-like
+    >>> block(np.zeros((1, 14, 14, 96))).shape
+    (1, 14, 14, 96)
+    """
+
+    def __init__(
+        self, filters, expansion, start_kernel=0, middle_kernel=0, strides=1, *, activation="relu", **kwargs
+    ):
+        super().__init__(filters, strides, activation=activation, **kwargs)
+        if strides > 1 and not (start_kernel or middle_kernel):
+            raise ValueError(
+                "A block without depthwise convolutions cannot take a stride: give `start_kernel` or `middle_kernel`. "
+                f"Received: strides={strides}"
+            )
+        self.expansion = expansion
+        self.start_kernel = start_kernel
+        self.middle_kernel = middle_kernel
+
+    def make_chain(self, in_channels):
+        chain = []
+        if self.start_kernel:
+            strides = 1 if self.middle_kernel else self.strides
+            chain.append(self._depthwise("start_depthwise", self.start_kernel, strides))
+        expanded = round_channels(in_channels * self.expansion)
+        chain.append(ConvNormAct(expanded, activation=self.activation, **self.conv_arguments("expand")))
+        if self.middle_kernel:
+            chain.append(
+                self._depthwise("middle_depthwise", self.middle_kernel, self.strides, activation=self.activation)
+            )
+        chain.append(ConvNormAct(self.filters, **self.conv_arguments("project")))
+        return chain
+
+    def _depthwise(self, part, kernel_size, strides, activation=None):
+        return ConvNormAct(
+            kernel_size=kernel_size,
+            strides=strides,
+            depthwise=True,
+            activation=activation,
+            **self.conv_arguments(part),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "expansion": self.expansion,
+            "start_kernel": self.start_kernel,
+            "middle_kernel": self.middle_kernel,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class FusedInvertedBottleneck(ResidualChain):
+    """An inverted bottleneck whose expansion and depthwise convolution are fused into one dense convolution.
+
+    In order: k x k expansion (activated, takes the stride), 1x1 projection (linear), and the sum with the input if
+    strides are 1 and the channels agree.
+
+    Source: MobileNetV4 (arXiv 2404.10518), appendix tables, "FusedIB".
+
+    Args:
+        filters: output channels.
+        expansion: ratio of expanded to input channels; the product is rounded to a multiple of 8.
+        kernel_size: kernel size of the expansion.
+        strides: step in both directions.
+        activation: name or function.
+        **kwargs: as for `UniversalInvertedBottleneck`.
+
+    Input and output shapes: as for `UniversalInvertedBottleneck`.
+
+    Example:
+
+    >>> FusedInvertedBottleneck(48, expansion=4, strides=2)(np.zeros((1, 112, 112, 32))).shape
+    (1, 56, 56, 48)
+    """
+
+    def __init__(self, filters, expansion, kernel_size=3, strides=1, *, activation="relu", **kwargs):
+        super().__init__(filters, strides, activation=activation, **kwargs)
+        self.expansion = expansion
+        self.kernel_size = kernel_size
+
+    def make_chain(self, in_channels):
+        expanded = round_channels(in_channels * self.expansion)
+        return [
+            ConvNormAct(
+                expanded, self.kernel_size, self.strides, activation=self.activation, **self.conv_arguments("expand")
+            ),
+            ConvNormAct(self.filters, **self.conv_arguments("project")),
+        ]
+
+    def get_config(self):
+        return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+def round_channels(channels, divisor=8):
+    """The multiple of `divisor` nearest to `channels`, one up if that would take away more than a tenth.
+
+    The rounding of every MobileNet since V2.
+
+    >>> round_channels(33.6), round_channels(11.2)
+    (32, 16)
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,0 +1,127 @@
+"""`ResidualChain`: convolutions one after the other, and a shortcut round them. The base of the inverted bottlenecks."""
+
+import keras
+
+from keras_mnv4.layers.stochastic_depth import StochasticDepth
+from keras_mnv4.qat.quantizable import QuantizableLayer
+
+
+class ResidualChain(QuantizableLayer):
+    """Applies a subclass's convolutions in order, and adds the input where the shapes allow.
+
+    A subclass sets its own arguments in `__init__`, then implements `make_chain`.
+
+    Args:
+        filters: output channels.
+        strides: step in both directions, taken by one of the convolutions.
+        activation: name or function, for those convolutions that have one.
+        padding: `"same"` or `"symmetric"`, as for `ConvNormAct`.
+        norm_momentum: momentum of every batch normalisation.
+        norm_epsilon: epsilon of every batch normalisation.
+        drop_path_rate: probability of leaving out the branch of a sample in training (`StochasticDepth`).
+        data_format: `"channels_last"` or `"channels_first"`; default, Keras's global setting.
+        **kwargs: `quantization`, a dictionary from part (see `quantizable_parts`) to
+            `keras_mnv4.qat.LayerQuantization`, or None; and those of `keras.layers.Layer`.
+    """
+
+    ADD = "add"  # the part that stands for the residual sum
+
+    def __init__(
+        self,
+        filters,
+        strides=1,
+        *,
+        activation="relu",
+        padding="same",
+        norm_momentum=0.9,
+        norm_epsilon=1e-3,
+        drop_path_rate=0.0,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.activation = keras.activations.get(activation)
+        self.padding = padding
+        self.norm_momentum = norm_momentum
+        self.norm_epsilon = norm_epsilon
+        self.drop_path_rate = drop_path_rate
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+
+    def make_chain(self, in_channels):
+        """The convolutions, in order, as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `make_chain`")
+
+    def conv_arguments(self, part):
+        """What all convolutions of the chain have in common, for the one called `part`."""
+        return {
+            "name": part,
+            "padding": self.padding,
+            "norm_momentum": self.norm_momentum,
+            "norm_epsilon": self.norm_epsilon,
+            "data_format": self.data_format,
+            "dtype": self.dtype_policy,
+            "quantization": self.part_quantization(part),
+        }
+
+    @property
+    def quantizable_parts(self):
+        return tuple(layer.name for layer in self.chain) + ((self.ADD,) if self.has_shortcut else ())
+
+    def build(self, input_shape):
+        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        self.has_shortcut = self.strides == 1 and channels == self.filters
+        self.chain = self.make_chain(channels)
+        shape = input_shape
+        for layer in self.chain:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.drop_path = self.add_quantizer = None
+        if self.has_shortcut:
+            if self.drop_path_rate:
+                self.drop_path = StochasticDepth(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy)
+            self.add_quantizer = self.make_output_quantizer(self.ADD, name="add_quantizer")
+        if self.add_quantizer is not None:
+            self.add_quantizer.build(shape)
+
+    def call(self, inputs, training=False):
+        outputs = inputs
+        for layer in self.chain:
+            outputs = layer(outputs, training=training)
+        if self.drop_path is not None:
+            outputs = self.drop_path(outputs, training=training)
+        if self.has_shortcut:
+            outputs = inputs + outputs
+        if self.add_quantizer is not None:
+            outputs = self.add_quantizer(outputs, training=training)
+        return outputs
+
+    def count_macs(self, input_shape):
+        """Multiply-accumulates of one forward pass of a batch of one."""
+        total = 0
+        for layer in self.chain:
+            total += layer.count_macs(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+        return total
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape)
+        first = 1 if self.data_format == "channels_last" else 2
+        for axis in (first, first + 1):
+            shape[axis] = None if shape[axis] is None else -(-shape[axis] // self.strides)
+        shape[-1 if self.data_format == "channels_last" else 1] = self.filters
+        return tuple(shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "activation": keras.activations.serialize(self.activation),
+            "padding": self.padding,
+            "norm_momentum": self.norm_momentum,
+            "norm_epsilon": self.norm_epsilon,
+            "drop_path_rate": self.drop_path_rate,
+            "data_format": self.data_format,
+        }

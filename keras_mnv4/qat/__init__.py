@@ -1,0 +1,31 @@
+"""Quantisation-aware training: quantisers, policies, and `quantize_model`."""
+
+from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.policies import LayerQuantization
+from keras_mnv4.qat.policies import Policy
+from keras_mnv4.qat.policies import Rule
+from keras_mnv4.qat.policies import get_policy
+from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantize import calibrate
+from keras_mnv4.qat.quantize import quantize_model
+from keras_mnv4.qat.quantizers import AllValuesQuantizer
+from keras_mnv4.qat.quantizers import FixedQuantizer
+from keras_mnv4.qat.quantizers import LastValueQuantizer
+from keras_mnv4.qat.quantizers import MovingAverageQuantizer
+from keras_mnv4.qat.quantizers import Quantizer
+
+__all__ = [
+    "AllValuesQuantizer",
+    "FakeQuantize",
+    "FixedQuantizer",
+    "LastValueQuantizer",
+    "LayerQuantization",
+    "MovingAverageQuantizer",
+    "Policy",
+    "QuantizableLayer",
+    "Quantizer",
+    "Rule",
+    "calibrate",
+    "get_policy",
+    "quantize_model",
+]

@@ -1,0 +1,99 @@
+"""`FakeQuantize`: the layer that hosts one quantiser."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.qat import quantizers
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class FakeQuantize(keras.layers.Layer):
+    """Rounds a tensor to a few bits while training goes on as if in float.
+
+    Args:
+        quantizer: a `keras_mnv4.qat.quantizers.Quantizer`. On the TensorFlow backend TFMOT's class of the same name
+            does the work, on the others the portable one; both keep the same variables, so a `.keras` file made with
+            one loads with the other.
+
+    Input shape: any; per-axis quantisers take the last axis. Output shape: the same.
+
+    Example:
+
+    >>> layer = FakeQuantize(FixedQuantizer(num_bits=2, init_min=0.0, init_max=3.0))
+    >>> layer(np.array([0.4, 1.6, 9.0]))  # [0., 2., 3.]
+    """
+
+    def __init__(self, quantizer, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if not isinstance(quantizer, quantizers.Quantizer):
+            raise TypeError(f"`quantizer` must be a `keras_mnv4.qat.Quantizer`. Received: quantizer={quantizer!r}")
+        self.quantizer = quantizer
+        self._calibration = None  # a list while `calibrate` runs: the ranges of the batches seen
+
+    def build(self, input_shape):
+        self._engine = _engine(self.quantizer)
+        self._state = self._engine.build(tuple(input_shape), "range", _WeightHost(self))
+
+    def call(self, inputs, training=False):
+        if self._calibration is not None:
+            return self._observe(inputs)
+        outputs = self._engine(ops.cast(inputs, "float32"), training, self._state)
+        return ops.cast(outputs, inputs.dtype)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def start_calibration(self):
+        """From here on lets values through unrounded and takes note of their range."""
+        self._calibration = []
+
+    def finish_calibration(self):
+        """Sets the range to the mean of those noted, one a batch, and goes back to rounding."""
+        noted, self._calibration = self._calibration, None
+        if noted and self._state:
+            low, high = (ops.mean(ops.stack(ends), axis=0) for ends in zip(*noted, strict=True))
+            self._state["min_var"].assign(low)
+            self._state["max_var"].assign(high)
+
+    def _observe(self, inputs):
+        if self._state:
+            self._calibration.append(self.quantizer.observed_range(ops.cast(inputs, "float32")))
+        return inputs
+
+    def get_config(self):
+        return {**super().get_config(), "quantizer": keras.saving.serialize_keras_object(self.quantizer)}
+
+    @classmethod
+    def from_config(cls, config):
+        config = {**config, "quantizer": keras.saving.deserialize_keras_object(config["quantizer"])}
+        return cls(**config)
+
+
+def _engine(quantizer):
+    """The object that runs `quantizer` on this backend."""
+    if keras.backend.backend() == "tensorflow":
+        from keras_mnv4.qat import tfmot
+
+        twin = tfmot.to_tfmot(quantizer)
+        if twin is not None:
+            return tfmot.HostedQuantizer(twin)
+    return quantizer
+
+
+class _WeightHost:
+    """Gives a Keras 3 layer the `add_weight` signature that TFMOT's quantisers call."""
+
+    def __init__(self, layer):
+        self._layer = layer
+
+    def add_weight(self, name, initializer, trainable, shape=None):
+        shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        value = initializer.get_config()["value"]  # of Keras 2 or Keras 3: both are `Constant`
+        return self._layer.add_weight(
+            shape=shape,
+            initializer=keras.initializers.Constant(value),
+            trainable=trainable,
+            name=name,
+            dtype="float32",
+            autocast=False,
+        )

@@ -1,0 +1,44 @@
+"""`QuantizableLayer`: what a layer offers so that a policy can quantise its inside."""
+
+import keras
+
+from keras_mnv4.qat.fake_quantize import FakeQuantize
+
+ITSELF = ""  # the part that is the layer itself
+
+
+class QuantizableLayer(keras.layers.Layer):
+    """A layer that takes its quantisation as a constructor argument and keeps it in its configuration.
+
+    Args:
+        quantization: a dictionary from part to `keras_mnv4.qat.LayerQuantization`; for a layer whose only part is
+            itself, that object alone; None for a float layer.
+    """
+
+    def __init__(self, quantization=None, **kwargs):
+        super().__init__(**kwargs)
+        self.quantization = quantization
+
+    @property
+    def quantizable_parts(self):
+        """Names of the parts that a policy may address below this layer, once it is built."""
+        return (ITSELF,)
+
+    def part_quantization(self, part):
+        """The `LayerQuantization` of `part`, or None."""
+        if part == ITSELF:
+            return self.quantization
+        return (self.quantization or {}).get(part)
+
+    def make_output_quantizer(self, part, name="output_quantizer"):
+        """A `FakeQuantize` for what `part` gives out, or None if that stays in float."""
+        how = self.part_quantization(part)
+        return None if how is None or how.outputs is None else FakeQuantize(how.outputs, name=name)
+
+    def get_config(self):
+        return {**super().get_config(), "quantization": keras.saving.serialize_keras_object(self.quantization)}
+
+    @classmethod
+    def from_config(cls, config):
+        quantization = keras.saving.deserialize_keras_object(config.get("quantization"))
+        return super().from_config({**config, "quantization": quantization})

@@ -1,0 +1,242 @@
+"""Quantisers: how one tensor is rounded to a few bits while it still trains.
+
+Every quantiser speaks the protocol of the TensorFlow Model Optimization toolkit (TFMOT): `build` creates its
+variables on a host layer, `__call__` fake-quantises, `get_config` serialises. The classes here are written in
+`keras.ops` and run on every backend; on TensorFlow `keras_mnv4.qat.tfmot` puts TFMOT's class of the same name in
+their place, and the two agree bit for bit. They are immutable: all state lives in the host's variables, so one
+object may serve many layers.
+"""
+
+import abc
+import dataclasses
+
+import keras
+from keras import ops
+
+EMA_DECAY = 0.999  # TFMOT's constant
+INITIAL_RANGE = 6.0  # likewise: ranges start at [-6, 6]
+
+
+class Quantizer(abc.ABC):
+    """The three-method protocol of `tfmot.quantization.keras.quantizers.Quantizer`.
+
+    A subclass is a frozen dataclass: its fields are its configuration.
+
+    Raises:
+        ValueError: on construction, if `num_bits` is outside 2 to 8, the range of TensorFlow's fake-quant ops.
+    """
+
+    def __post_init__(self):
+        if not 2 <= self.num_bits <= 8:
+            raise ValueError(f"`num_bits` must be from 2 to 8. Received: num_bits={self.num_bits}")
+
+    @abc.abstractmethod
+    def build(self, tensor_shape, name, layer):
+        """Creates the quantiser's variables on `layer`.
+
+        Args:
+            tensor_shape: shape of the tensor to be quantised; its last axis is the channel axis.
+            name: prefix of the variables' names.
+            layer: anything with TFMOT's `add_weight(name, initializer, trainable, shape)`.
+
+        Returns:
+            A dictionary of variables, to be passed to `__call__` as `weights`.
+        """
+
+    @abc.abstractmethod
+    def __call__(self, inputs, training, weights):
+        """Fake-quantises `inputs`; updates the range variables first if `training`."""
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _RangeQuantizer(Quantizer):
+    """A quantiser that follows the range of what it sees; a subclass says how in `_next_bound`."""
+
+    num_bits: int = 8
+    per_axis: bool = False
+    symmetric: bool = False
+    narrow_range: bool = False
+
+    initial_range = (-INITIAL_RANGE, INITIAL_RANGE)
+    supports_per_axis = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.per_axis and not self.supports_per_axis:
+            raise ValueError(
+                f"`{type(self).__name__}` keeps one range a tensor; use `LastValueQuantizer` for ranges per axis. "
+                "Received: per_axis=True"
+            )
+
+    def build(self, tensor_shape, name, layer):
+        shape = tensor_shape[-1] if self.per_axis else None
+        low, high = self.initial_range
+        constant = keras.initializers.Constant
+        return {
+            "min_var": layer.add_weight(name + "_min", initializer=constant(low), trainable=False, shape=shape),
+            "max_var": layer.add_weight(name + "_max", initializer=constant(high), trainable=False, shape=shape),
+        }
+
+    def __call__(self, inputs, training, weights):
+        low, high = weights["min_var"], weights["max_var"]
+        if training:
+            seen = self.observed_range(inputs)
+            low.assign(self._next_bound(low, seen[0], ops.minimum))
+            high.assign(self._next_bound(high, seen[1], ops.maximum))
+        return fake_quantize(inputs, low, high, self.num_bits, self.narrow_range, self.per_axis)
+
+    def observed_range(self, inputs):
+        """The `(low, high)` that would hold all of `inputs`: symmetric if asked for, and with zero inside."""
+        inputs = ops.stop_gradient(inputs)
+        axes = tuple(range(len(inputs.shape) - 1)) if self.per_axis else None
+        low, high = ops.min(inputs, axis=axes), ops.max(inputs, axis=axes)
+        if self.symmetric:
+            ratio = -1.0 if self.narrow_range else -(2**self.num_bits - 2) / 2**self.num_bits
+            return ops.minimum(low, high / ratio), ops.maximum(high, low * ratio)
+        return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+
+    @abc.abstractmethod
+    def _next_bound(self, current, seen, outer):
+        """The new end of the range, from the stored one and this batch's; `outer` picks the wider of two."""
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
+class LastValueQuantizer(_RangeQuantizer):
+    """Takes the range of the latest training batch: TFMOT's choice for weights.
+
+    Args:
+        num_bits: bits a value, 2 to 8.
+        per_axis: one range for each index of the last axis, instead of one for the tensor.
+        symmetric: centre the range on zero.
+        narrow_range: leave out the lowest code, as in [-127, 127].
+
+    Example:
+
+    >>> LastValueQuantizer(num_bits=4, per_axis=True, symmetric=True, narrow_range=True).num_bits
+    4
+    """
+
+    supports_per_axis = True
+
+    def _next_bound(self, current, seen, outer):
+        return seen
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
+class MovingAverageQuantizer(_RangeQuantizer):
+    """Follows the range by an exponential moving average of decay 0.999: TFMOT's choice for activations.
+
+    From its initial [-6, 6] such an average needs thousands of steps to arrive; `keras_mnv4.qat.calibrate` sets it
+    from data at once. The arguments are those of `LastValueQuantizer`, `per_axis` excepted.
+    """
+
+    def _next_bound(self, current, seen, outer):
+        return current - (current - seen) * (1.0 - EMA_DECAY)
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
+class AllValuesQuantizer(_RangeQuantizer):
+    """Widens its range to hold every value that it was ever trained on.
+
+    The arguments are those of `LastValueQuantizer`, `per_axis` excepted.
+    """
+
+    initial_range = (0.0, 0.0)
+
+    def _next_bound(self, current, seen, outer):
+        return outer(outer(current, seen), 0.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
+class FixedQuantizer(Quantizer):
+    """Keeps one range, known beforehand: for pictures and for the output of a softmax.
+
+    Args:
+        num_bits: bits a value, 2 to 8.
+        init_min: lower end of the range, at most 0.
+        init_max: upper end of the range, at least 0.
+        narrow_range: leave out the lowest code.
+
+    Raises:
+        ValueError: if zero is not inside the range: padding could not be represented.
+    """
+
+    num_bits: int = 8
+    init_min: float = -INITIAL_RANGE
+    init_max: float = INITIAL_RANGE
+    narrow_range: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.init_min <= 0.0 <= self.init_max or self.init_min == self.init_max:
+            raise ValueError(
+                "`init_min` and `init_max` must enclose zero. "
+                f"Received: init_min={self.init_min}, init_max={self.init_max}"
+            )
+
+    def build(self, tensor_shape, name, layer):
+        return {}
+
+    def __call__(self, inputs, training, weights):
+        return fake_quantize(inputs, self.init_min, self.init_max, self.num_bits, self.narrow_range)
+
+
+def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=False):
+    """Rounds to the grid of `2**num_bits` codes over `[low, high]`, with a straight-through gradient.
+
+    The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit: the range is shifted until zero lies on
+    the grid, values beyond it saturate and pass no gradient. On the TensorFlow backend it *is* that op, which is what
+    the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one ulp off on JAX when per
+    channel, and gives NaN for a channel of zeros.)
+
+    Args:
+        inputs: float tensor.
+        low: lower end of the range, at most 0: a scalar, or one value for each index of the last axis.
+        high: upper end of the range, at least 0, of the same shape.
+        num_bits: bits a value, 2 to 8.
+        narrow_range: leave out the lowest code.
+        per_axis: whether `low` and `high` hold one value for each index of the last axis.
+
+    Returns:
+        A tensor of the shape and dtype of `inputs`.
+    """
+    if keras.backend.backend() == "tensorflow":
+        axis = len(inputs.shape) - 1 if per_axis else None
+        return keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high, num_bits, narrow_range, axis)
+
+    @ops.custom_gradient
+    def straight_through(x):
+        first, last = (1.0 if narrow_range else 0.0), 2.0**num_bits - 1.0
+        floor, ceiling = (ops.convert_to_tensor(end, "float32") for end in (low, high))
+        width = ceiling - floor
+        is_empty = width == 0.0
+        width = ops.where(is_empty, 1.0, width)
+        # XLA turns a division by a constant into a product, one ulp off; a divisor made from data stays a division.
+        steps = (last - first) + 0.0 * width
+        scale, per_unit = width / steps, steps / width
+        zero_code = ops.round(ops.clip(first - floor / scale, first, last))
+        floor, ceiling = (first - zero_code) * scale, (last - zero_code) * scale
+        offset = ops.floor(-floor * per_unit + 0.5)
+        values = ops.cast(x, "float32")
+        codes = ops.floor((ops.clip(values, floor, ceiling) - floor) * per_unit - offset + 0.5)
+        result = ops.cast(ops.where(is_empty, 0.0, codes * scale), x.dtype)
+        inside = ops.logical_and(values >= floor, values <= ceiling)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            return ops.where(inside, upstream, ops.zeros_like(upstream))
+
+        return result, gradient
+
+    return straight_through(ops.convert_to_tensor(inputs))
