@@ -110,6 +110,7 @@ class ConvNormAct(QuantizableLayer):
             shape=(self.kernel_size, self.kernel_size, channels, 1 if self.depthwise else self.filters),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            autocast=False,  # in mixed precision the kernel is quantised before it is halved
         )
         output_shape = self.compute_output_shape(input_shape)
         if self.use_bias:
@@ -122,7 +123,7 @@ class ConvNormAct(QuantizableLayer):
             self.output_quantizer.build(output_shape)
 
     def call(self, inputs, training=False):
-        kernel = self._quantized_kernel(training)
+        kernel = ops.cast(self._quantized_kernel(training), self.compute_dtype)
         padding = "same"
         if self.padding == "symmetric" and self.strides > 1:
             inputs, padding = self._pad(inputs), "valid"
@@ -141,7 +142,7 @@ class ConvNormAct(QuantizableLayer):
     def update_weight_ranges(self):
         """Sets the kernel quantiser's range from the kernel as it is now."""
         if self.kernel_quantizer is not None:
-            self._quantized_kernel(training=True)
+            self.kernel_quantizer.set_range_from(self._channels_at_end(self.kernel))
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""

@@ -50,15 +50,22 @@ class FakeQuantize(keras.layers.Layer):
     def finish_calibration(self):
         """Sets the range to the mean of those noted, one a batch, and goes back to rounding."""
         noted, self._calibration = self._calibration, None
-        if noted and self._state:
-            low, high = (ops.mean(ops.stack(ends), axis=0) for ends in zip(*noted, strict=True))
-            self._state["min_var"].assign(low)
-            self._state["max_var"].assign(high)
+        if noted:
+            self._set_range(*(ops.mean(ops.stack(ends), axis=0) for ends in zip(*noted, strict=True)))
+
+    def set_range_from(self, inputs):
+        """Sets the range to that of `inputs`."""
+        if self._state:
+            self._set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
 
     def _observe(self, inputs):
         if self._state:
             self._calibration.append(self.quantizer.observed_range(ops.cast(inputs, "float32")))
         return inputs
+
+    def _set_range(self, low, high):
+        self._state["min_var"].assign(low)
+        self._state["max_var"].assign(high)
 
     def get_config(self):
         return {**super().get_config(), "quantizer": keras.saving.serialize_keras_object(self.quantizer)}

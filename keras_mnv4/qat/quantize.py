@@ -175,4 +175,4 @@ def _carry_weights(source, target):
     """Assigns every weight of `source` to the one of the same path in `target`."""
     targets = {weight.path: weight for weight in target.weights}
     for weight in source.weights:
-        targets[weight.path].assign(weight)
+        targets[weight.path].assign(weight.numpy())  # a copy: JAX donates the buffers of a model it trains

@@ -99,7 +99,7 @@ class _RangeQuantizer(Quantizer):
         low, high = ops.min(inputs, axis=axes), ops.max(inputs, axis=axes)
         if self.symmetric:
             ratio = -1.0 if self.narrow_range else -(2**self.num_bits - 2) / 2**self.num_bits
-            return ops.minimum(low, high / ratio), ops.maximum(high, low * ratio)
+            return ops.minimum(low, _divide(high, ratio)), ops.maximum(high, low * ratio)
         return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
 
     @abc.abstractmethod
@@ -189,10 +189,12 @@ class FixedQuantizer(Quantizer):
         return {}
 
     def __call__(self, inputs, training, weights):
-        return fake_quantize(inputs, self.init_min, self.init_max, self.num_bits, self.narrow_range)
+        return fake_quantize(
+            inputs, self.init_min, self.init_max, self.num_bits, self.narrow_range, is_constant_range=True
+        )
 
 
-def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=False):
+def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=False, is_constant_range=False):
     """Rounds to the grid of `2**num_bits` codes over `[low, high]`, with a straight-through gradient.
 
     The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit: the range is shifted until zero lies on
@@ -207,6 +209,8 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
         num_bits: bits a value, 2 to 8.
         narrow_range: leave out the lowest code.
         per_axis: whether `low` and `high` hold one value for each index of the last axis.
+        is_constant_range: round as TensorFlow's `fake_quant_with_min_max_args` does, which differs from the above by
+            one ulp before rounding, and so at ties.
 
     Returns:
         A tensor of the shape and dtype of `inputs`.
@@ -222,9 +226,8 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
         width = ceiling - floor
         is_empty = width == 0.0
         width = ops.where(is_empty, 1.0, width)
-        # XLA turns a division by a constant into a product, one ulp off; a divisor made from data stays a division.
-        steps = (last - first) + 0.0 * width
-        scale, per_unit = width / steps, steps / width
+        scale = _divide(width, last - first)
+        per_unit = 1.0 / scale if is_constant_range else (last - first) / width
         zero_code = ops.round(ops.clip(first - floor / scale, first, last))
         floor, ceiling = (first - zero_code) * scale, (last - zero_code) * scale
         offset = ops.floor(-floor * per_unit + 0.5)
@@ -240,3 +243,8 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
         return result, gradient
 
     return straight_through(ops.convert_to_tensor(inputs))
+
+
+def _divide(x, constant):
+    """`x / constant`, exactly: XLA makes it a product with the reciprocal, one ulp off, unless data is in the divisor."""
+    return x / (constant + 0.0 * x)

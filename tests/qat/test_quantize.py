@@ -1,0 +1,187 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import randomize_statistics
+from keras import layers
+
+from keras_mnv4 import qat
+from keras_mnv4.applications import MobileNetV4
+from keras_mnv4.applications.block_spec import conv
+from keras_mnv4.applications.block_spec import fused_ib
+from keras_mnv4.applications.block_spec import uib
+
+BLOCKS = (
+    conv(8, kernel=3, stride=2),
+    fused_ib(8, kernel=3, expand=2),
+    uib(16, expand=2, start=3, middle=3, stride=2),
+    uib(16, expand=2, start=3),
+    conv(24, kernel=1),
+)
+
+
+def tiny(**arguments):
+    return MobileNetV4(BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+
+
+def pictures(count=8, size=32):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype("float32")
+
+
+def test_same_layers_same_weights_and_nearly_the_same_outputs():
+    model = randomize_statistics(tiny())
+    quantized = qat.quantize_model(model)
+    ours = {weight.path: weight for weight in quantized.weights}
+    for weight in model.weights:
+        np.testing.assert_array_equal(ours[weight.path].numpy(), weight.numpy())
+    added = {path.rsplit("/", 1)[0].rsplit("/", 1)[-1] for path in set(ours) - {w.path for w in model.weights}}
+    assert added <= {"kernel_quantizer", "output_quantizer", "add_quantizer", "avg_pool_quantizer"}
+    names = [layer.name for layer in quantized.layers[1:] if not isinstance(layer, qat.FakeQuantize)]
+    assert names == [layer.name for layer in model.layers[1:]]
+
+    qat.calibrate(quantized, pictures())
+    difference = np.abs(quantized.predict(pictures(), verbose=0) - model.predict(pictures(), verbose=0)).max()
+    assert 0 < difference < 0.05
+
+
+def test_calibration_sets_the_mean_of_the_batches_ranges():
+    model = tiny()
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures(), batch_size=4)
+    state = quantized.get_layer("stem").output_quantizer._state
+    stem = keras.Model(model.input, model.get_layer("stem").output)
+    largest = [stem.predict(pictures()[start : start + 4], verbose=0).max() for start in (0, 4)]
+    assert state["min_var"].numpy() == 0.0  # of a ReLU
+    np.testing.assert_allclose(state["max_var"].numpy(), np.mean(largest), rtol=1e-6)
+
+
+def test_weight_ranges_are_those_of_the_weights():
+    quantized = qat.quantize_model(tiny())
+    conv_layer = quantized.get_layer("block_2").chain[0]  # depthwise, (3, 3, channels, 1)
+    largest = np.abs(conv_layer.kernel.numpy()).max((0, 1, 3))
+    np.testing.assert_array_equal(conv_layer.kernel_quantizer._state["max_var"].numpy(), largest)
+    np.testing.assert_array_equal(conv_layer.kernel_quantizer._state["min_var"].numpy(), -largest)
+
+
+def test_bytes_enter_on_their_own_grid():
+    """Scale 1/128 and the zero at 128, so that an integer file's input is the picture itself."""
+    quantized = qat.quantize_model(tiny())
+    enter = keras.Model(quantized.input, quantized.get_layer("preprocessing_quantizer").output)
+    grey = np.arange(256).reshape(1, 16, 16, 1).repeat(3, -1)
+    ramp = np.tile(grey, (1, 2, 2, 1)).astype("float32")
+    np.testing.assert_array_equal(enter.predict(ramp, verbose=0), ramp / 128 - 1)
+
+
+def test_inputs_without_preprocessing_follow_the_policy():
+    quantized = qat.quantize_model(tiny(include_preprocessing=False))
+    (entry,) = [layer for layer in quantized.layers if isinstance(layer, qat.FakeQuantize)][:1]
+    assert entry.quantizer == qat.MovingAverageQuantizer(8)
+    assert entry.input is quantized.input
+
+
+def test_trains_with_fit_and_keeps_everything_in_its_file(tmp_path):
+    quantized = qat.quantize_model(randomize_statistics(tiny()))
+    qat.calibrate(quantized, pictures())
+    labels = np.arange(8) % 3
+    quantized.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    before = [variable.numpy() for variable in quantized.trainable_variables]
+    losses = quantized.fit(pictures(), labels, epochs=12, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    for variable, old in zip(quantized.trainable_variables, before, strict=True):
+        assert np.any(variable.numpy() != old), variable.path
+    kernel_range = quantized.get_layer("stem").kernel_quantizer._state["max_var"].numpy()
+    assert np.any(kernel_range != np.abs(before[0]).max((0, 1, 2)))  # ranges follow the weights
+
+    quantized.save(tmp_path / "quantized.keras")
+    loaded = keras.models.load_model(tmp_path / "quantized.keras")
+    np.testing.assert_array_equal(loaded.predict(pictures(), verbose=0), quantized.predict(pictures(), verbose=0))
+
+
+def test_trains_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        quantized = qat.quantize_model(tiny())
+        quantized.compile("sgd", "sparse_categorical_crossentropy")
+        loss = quantized.fit(pictures(), np.arange(8) % 3, verbose=0).history["loss"][0]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(loss)
+
+
+def test_a_rule_without_quantizers_leaves_a_part_in_float():
+    policy = qat.Policy((qat.Rule("predictions/.*"), *qat.get_policy("w8a8").rules))
+    quantized = qat.quantize_model(tiny(), policy)
+    assert quantized.get_layer("predictions").conv.kernel_quantizer is None
+    assert quantized.get_layer("stem").kernel_quantizer is not None
+
+
+def test_stock_layers_are_followed_by_a_quantizer():
+    inputs = keras.Input((8, 8, 3))
+    pooled = layers.AveragePooling2D(2, name="pool")(inputs)
+    outputs = layers.Flatten()(layers.Add(name="sum")([pooled, pooled]))
+    quantized = qat.quantize_model(keras.Model(inputs, outputs))
+    added = [layer.name for layer in quantized.layers if isinstance(layer, qat.FakeQuantize)]
+    assert added[1:] == ["pool_quantizer", "sum_quantizer"]
+    assert len(added) == 3  # and one for the input
+
+
+def test_layers_that_cannot_be_quantised_are_named_with_the_way_out():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3, name="foreign")(inputs))
+    with pytest.raises(ValueError, match=r"`foreign` \(Conv2D\).*Rule\('foreign'\)"):
+        qat.quantize_model(model)
+    left_alone = qat.Policy((qat.Rule("foreign"), *qat.get_policy("w8a8").rules))
+    assert qat.quantize_model(model, left_alone).get_layer("foreign").filters == 4
+
+
+def test_a_layer_without_a_rule_is_an_error():
+    policy = qat.Policy((qat.Rule("input", outputs=qat.MovingAverageQuantizer(8)),), name="partial")
+    with pytest.raises(ValueError, match="No rule of policy `partial` matches `stem`"):
+        qat.quantize_model(tiny(), policy)
+
+
+@pytest.mark.parametrize("model", [keras.Sequential([keras.Input((4,)), layers.Dense(2)]), "model.keras", None])
+def test_only_functional_models(model):
+    with pytest.raises(ValueError, match="Functional"):
+        qat.quantize_model(model)
+
+
+def test_calibrating_a_float_model_or_on_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no quantisers"):
+        qat.calibrate(tiny(), pictures())
+    with pytest.raises(ValueError, match="`data`"):
+        qat.calibrate(qat.quantize_model(tiny()), pictures(0))
+
+
+@pytest.mark.tensorflow
+def test_tf_keras_and_the_environment_stay_as_they_were():
+    """TFMOT redirects `tf.keras` to Keras 2 and sets a variable; a program that uses QAT must not notice."""
+    code = """
+import os
+before = dict(os.environ)
+import keras, numpy as np, tensorflow as tf
+from keras_mnv4 import qat
+from keras_mnv4.applications import MobileNetV4ConvSmall
+quantized = qat.quantize_model(MobileNetV4ConvSmall(weights=None, classes=2, input_shape=(32, 32, 3), alpha=0.35))
+qat.calibrate(quantized, np.zeros((1, 32, 32, 3)))
+assert type(quantized.get_layer("stem").output_quantizer._engine.quantizer).__module__.startswith("tensorflow_model")
+assert tf.keras.__version__ == keras.__version__, tf.keras.__version__
+assert tf.keras.layers.Layer is keras.layers.Layer
+changed = {key for key in {*before, *os.environ} if before.get(key) != os.environ.get(key)}
+assert "TF_USE_LEGACY_KERAS" not in os.environ and not {key for key in changed if "KERAS" in key}, changed
+print("changed:", sorted(changed))
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_float_model_is_left_as_it_was():
+    model = tiny()
+    before = model.get_weights()
+    qat.quantize_model(model, "w4a8")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
