@@ -125,6 +125,11 @@ def run_demo(out, data_dir=None, size=None, epochs=None, qat_epochs=2, console=N
             f"{len(samples)} pictures",
         ),
         Check("Edge TPU file maps wholly", edgetpu.edgetpu.ok, str(edgetpu.edgetpu)),
+        Check(
+            "every operator is its layer",
+            all(part.within_one_step >= 0.999 for part in (*edgetpu.parts, *app.parts)),
+            _parts(edgetpu),
+        ),
         Check("Edge TPU file is the trained model", edgetpu.agreement.top1 >= 0.95, _agreement(edgetpu)),
         Check("app file is the trained model", app.agreement.top1 >= 0.95, _agreement(app)),
         Check("ONNX file is the float model", onnx.agreement.top1 == 1.0, _agreement(onnx)),
@@ -159,6 +164,12 @@ def _measure(out, data, model, quantized):
 def _agreement(report):
     agreement = report.agreement
     return f"top-1 same on {agreement.top1:.1%} of {agreement.samples}; {agreement.within_one_step:.2%} within 1 step"
+
+
+def _parts(report):
+    exact = min(part.exact for part in report.parts)
+    within = min(part.within_one_step for part in report.parts)
+    return f"of {len(report.parts)}, each has {exact:.1%} or more the same code, {within:.2%} or more within one step"
 
 
 def _points(difference, drop):

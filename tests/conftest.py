@@ -84,8 +84,20 @@ def randomize_statistics(model, seed=0):
             conv.bias.assign(random.normal(0, 0.3, conv.bias.shape))
         if conv.norm is not None:
             channels = conv.norm.gamma.shape
-            conv.norm.gamma.assign(random.uniform(0.5, 1.5, channels))
-            conv.norm.beta.assign(random.normal(0, 0.3, channels))
-            conv.norm.moving_mean.assign(random.normal(0, 0.3, channels))
+            conv.norm.gamma.assign(random.uniform(0.7, 1.3, channels))
+            conv.norm.beta.assign(random.normal(0, 0.1, channels))
+            conv.norm.moving_mean.assign(random.normal(0, 0.1, channels))
             conv.norm.moving_variance.assign(random.uniform(0.5, 1.5, channels))
+    return model
+
+
+def fit_statistics(model, pictures):
+    """Sets the moving statistics to those of `pictures`: the network then tells pictures apart, as a trained one."""
+    norms = [layer.norm for layer in convolutions(model) if layer.norm is not None]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(pictures, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     return model

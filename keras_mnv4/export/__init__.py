@@ -10,6 +10,7 @@ from keras_mnv4.export.onnx import to_onnx
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
+from keras_mnv4.export.verify import PartAgreement
 
 __all__ = [
     "Agreement",
@@ -18,6 +19,7 @@ __all__ = [
     "ExportReport",
     "Finding",
     "LiteRTModel",
+    "PartAgreement",
     "check_edgetpu",
     "run_onnx",
     "to_litert",

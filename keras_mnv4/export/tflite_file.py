@@ -12,6 +12,7 @@ class Tensor:
     """A tensor of a TFLite graph.
 
     Args:
+        index: its number in the graph, the same as in the interpreter.
         name: the converter's name: the names of the TensorFlow ops that it came from, joined by `;`.
         shape: its shape.
         dtype: the schema's name of its type, such as `"INT8"`.
@@ -20,6 +21,7 @@ class Tensor:
         is_constant: whether its values are stored in the file.
     """
 
+    index: int
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -57,6 +59,11 @@ class TFLiteFile:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    @property
+    def activations(self):
+        """All tensors that are computed, inputs included, in the order of execution."""
+        return (*self.inputs, *(tensor for operator in self.operators for tensor in operator.outputs))
+
 
 def read_tflite(source):
     """Reads a TFLite file of one graph.
@@ -79,7 +86,7 @@ def read_tflite(source):
     if len(model.subgraphs) != 1:
         raise ValueError(f"Only files of one graph can be read. Received one of {len(model.subgraphs)}.")
     graph = model.subgraphs[0]
-    tensors = [_tensor(tensor, model.buffers) for tensor in graph.tensors]
+    tensors = [_tensor(index, tensor, model.buffers) for index, tensor in enumerate(graph.tensors)]
 
     def pick(indices):
         return tuple(tensors[index] if index >= 0 else None for index in indices)
@@ -103,12 +110,13 @@ def read_tflite(source):
     return TFLiteFile(tuple(operators), pick(graph.inputs), pick(graph.outputs))
 
 
-def _tensor(tensor, buffers):
+def _tensor(index, tensor, buffers):
     from ai_edge_litert import schema_py_generated as schema
 
     quantization = tensor.quantization
     data = buffers[tensor.buffer].data
     return Tensor(
+        index=index,
         name=tensor.name.decode(),
         shape=tuple(int(size) for size in np.ravel(tensor.shape)) if tensor.shape is not None else (),
         dtype=_names(schema.TensorType)[tensor.type],

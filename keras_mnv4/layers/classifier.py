@@ -61,8 +61,13 @@ class Classifier(QuantizableLayer):
             self.output_quantizer.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=False):
-        outputs = ops.reshape(self.conv(inputs, training=training), (-1, self.classes))
-        outputs = self.activation(outputs)
+        return self._activate(ops.reshape(self.conv(inputs, training=training), (-1, self.classes)), training)
+
+    def compute_part(self, part, *inputs):
+        return self.conv(*inputs, training=False) if part == "conv" else self._activate(*inputs)
+
+    def _activate(self, logits, training=False):
+        outputs = self.activation(logits)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return outputs

@@ -97,6 +97,13 @@ class ResidualChain(QuantizableLayer):
             outputs = self.add_quantizer(outputs, training=training)
         return outputs
 
+    def compute_part(self, part, *inputs):
+        if part == self.ADD:
+            total = inputs[0] + inputs[1]
+            return total if self.add_quantizer is None else self.add_quantizer(total)
+        (layer,) = (layer for layer in self.chain if layer.name == part)
+        return layer(*inputs, training=False)
+
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""
         total = 0

@@ -24,6 +24,10 @@ class QuantizableLayer(keras.layers.Layer):
         """Names of the parts that a policy may address below this layer, once it is built."""
         return (ITSELF,)
 
+    def compute_part(self, part, *inputs):
+        """What `part` alone gives for its inputs at inference; exporters verify a file part by part with it."""
+        return self(*inputs, training=False)
+
     def part_quantization(self, part):
         """The `LayerQuantization` of `part`, or None."""
         if part == ITSELF:

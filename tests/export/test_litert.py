@@ -1,0 +1,284 @@
+import json
+import os
+import pathlib
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+from conftest import fit_statistics
+from conftest import randomize_statistics
+
+from keras_mnv4 import export
+from keras_mnv4 import qat
+from keras_mnv4.applications import MobileNetV4
+from keras_mnv4.applications import MobileNetV4ConvLarge
+from keras_mnv4.applications import MobileNetV4ConvMedium
+from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.applications.block_spec import conv
+from keras_mnv4.applications.block_spec import fused_ib
+from keras_mnv4.applications.block_spec import uib
+from keras_mnv4.export import litert
+from keras_mnv4.export import metadata
+from keras_mnv4.export import runtime
+from keras_mnv4.export import tflite_file
+
+pytestmark = pytest.mark.tensorflow
+CLIENT = "MEDIAPIPE_PYTHON"  # a Python that has MediaPipe
+BLOCKS = (
+    conv(8, kernel=3, stride=2),
+    fused_ib(8, kernel=3, expand=2),
+    uib(16, expand=2, start=3, middle=3, stride=2),
+    uib(16, expand=2, start=3),
+    conv(24, kernel=1),
+)
+
+
+def tiny(**arguments):
+    model = MobileNetV4(BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+    return randomize_statistics(model)
+
+
+@pytest.fixture
+def photos(real_photos):
+    return real_photos(16, 32).astype("float32")
+
+
+@pytest.fixture
+def quantized(photos):
+    model = qat.quantize_model(tiny())
+    qat.calibrate(model, photos)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "padding"),
+    [
+        (MobileNetV4ConvSmall, "same"),
+        (MobileNetV4ConvSmall, "symmetric"),
+        (MobileNetV4ConvMedium, "same"),
+        (MobileNetV4ConvLarge, "same"),
+    ],
+)
+def test_int8_outputs_are_the_fake_quantised_models(build, padding, real_photos, tmp_path):
+    """64 real photos, random statistics: 99.9 % of the logits within one step, and the Edge TPU takes the file."""
+    model = build(weights=None, input_shape=(224, 224, 3), classifier_activation=None, padding=padding)
+    photos = real_photos(64, 224).astype("float32")
+    model = qat.quantize_model(randomize_statistics(model))
+    qat.calibrate(model, photos[::4], batch_size=16)
+    path = tmp_path / "model.tflite"
+    report = export.to_litert(model, path, target="edgetpu", samples=photos)
+    assert report.edgetpu.ok
+    assert report.agreement.samples == 64
+    assert report.agreement.within_one_step >= 0.999, report.agreement
+    assert export.check_edgetpu(path).ok
+    kinds = {operator.kind for operator in tflite_file.read_tflite(path).operators}
+    assert kinds - {"PAD"} == {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MEAN", "RESHAPE"}
+    assert ("PAD" in kinds) == (padding == "symmetric")
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_every_part_is_exact_in_a_network_that_tells_photos_apart(padding, real_photos, tmp_path):
+    """There the roundings of a hundred layers add up to many steps at the end; part by part none is above one."""
+    model = MobileNetV4ConvSmall(
+        weights=None, input_shape=(96, 96, 3), classifier_activation=None, padding=padding, classes=50
+    )
+    photos = real_photos(32, 96).astype("float32")
+    model = qat.quantize_model(fit_statistics(randomize_statistics(model), photos))
+    qat.calibrate(model, photos)
+    assert model.predict(photos, verbose=0).std(0).mean() > 0.3
+    report = export.to_litert(model, tmp_path / "model.tflite", samples=photos)
+    assert len(report.parts) == 58  # 47 convolutions, 10 sums, 1 mean
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    assert min(part.exact for part in report.parts if part.op != "MEAN") > 0.99
+
+
+def test_a_part_that_differs_is_named(quantized, photos, tmp_path, monkeypatch):
+    real_convert = litert._convert
+
+    def convert_with_a_wrong_bias(model, target):
+        norm = quantized.get_layer("block_2").chain[1].norm
+        right = norm.beta.numpy()
+        norm.beta.assign(right + 0.3)
+        content = real_convert(model, target)
+        norm.beta.assign(right)
+        return content
+
+    monkeypatch.setattr(litert, "_convert", convert_with_a_wrong_bias)
+    with pytest.raises(export.ExportError, match=r"block_2/expand \(CONV_2D") as caught:
+        export.to_litert(quantized, tmp_path / "m.tflite", samples=photos)
+    assert str(caught.value).count("block") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_take_the_bytes_of_pictures(quantized, photos, tmp_path):
+    """int8 input is the byte less 128, uint8 input the byte: nothing for a client to scale."""
+    export.to_litert(quantized, tmp_path / "e.tflite", samples=photos)
+    export.to_litert(quantized, tmp_path / "a.tflite", target="app", labels=["x", "y", "z"], samples=photos)
+    edge, app = (export.LiteRTModel(tmp_path / name) for name in ("e.tflite", "a.tflite"))
+    assert (edge.input["dtype"], edge.input["quantization"]) == (np.int8, (1 / 128, 0))
+    assert (app.input["dtype"], app.input["quantization"]) == (np.uint8, (1 / 128, 128))
+    assert edge.output["dtype"] == np.int8
+    assert edge.output["quantization"] == (1 / 256, -128)
+    ramp = np.arange(256).repeat(12).reshape(1, 32, 32, 3)
+    np.testing.assert_array_equal(edge.quantize(ramp), (ramp - 128).astype("int8"))
+    np.testing.assert_array_equal(app.quantize(ramp), ramp.astype("uint8"))
+    np.testing.assert_array_equal(edge.quantize((ramp / 128 - 1).astype("float32")), (ramp - 128).astype("int8"))
+    pictures = photos.astype("uint8")
+    np.testing.assert_array_equal(app.predict(pictures), edge.predict(pictures))
+    expected = quantized.predict(photos, verbose=0)
+    assert np.abs(edge.predict(pictures) - expected).max() <= 2 / 256
+
+
+def test_float_target(photos, tmp_path):
+    model = tiny()
+    report = export.to_litert(model, tmp_path / "f.tflite", target="float", samples=photos)
+    assert report.agreement.top1 == 1.0
+    outputs = export.LiteRTModel(tmp_path / "f.tflite").predict(photos)
+    np.testing.assert_allclose(outputs, model.predict(photos, verbose=0), atol=1e-5)
+
+
+def test_a_float_island_is_an_error_that_names_the_layer(photos, tmp_path):
+    policy = qat.Policy(
+        (qat.Rule(r"block_3/add"), *qat.get_policy("w8a8").rules),
+    )
+    model = qat.quantize_model(tiny(), policy)
+    qat.calibrate(model, photos)
+    with pytest.raises(export.ExportError, match=r"block_3/add \(ADD\)"):
+        export.to_litert(model, tmp_path / "m.tflite", samples=photos)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operator_that_the_edge_tpu_lacks_is_an_error(photos, tmp_path):
+    model = qat.quantize_model(tiny(), "w4a8")
+    qat.calibrate(model, photos)
+    with pytest.raises(export.ExportError, match="INT4"):
+        export.to_litert(model, tmp_path / "m.tflite", samples=photos)
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_differ_are_an_error(quantized, photos, tmp_path, monkeypatch):
+    right = runtime.LiteRTModel.predict
+    monkeypatch.setattr(runtime.LiteRTModel, "predict", lambda self, inputs: right(self, inputs)[:, ::-1])
+    with pytest.raises(export.ExportError, match="not the Keras model's"):
+        export.to_litert(quantized, tmp_path / "m.tflite", samples=photos)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_export_leaves_nothing(error, quantized, photos, tmp_path, monkeypatch):
+    def interrupt(self, content):
+        with self.open("wb") as file:
+            file.write(content[:100])
+        raise error
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", interrupt)
+    with pytest.raises(error):
+        export.to_litert(quantized, tmp_path / "m.tflite", samples=photos)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_kept_unless_told_otherwise(quantized, photos, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export.to_litert(quantized, path, samples=photos)
+    assert path.read_text() == "mine"
+    export.to_litert(quantized, path, samples=photos, overwrite=True)
+    assert export.check_edgetpu(path).ok
+
+
+def test_paths_that_cannot_be_written_are_errors_at_once(quantized, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        export.to_litert(quantized, tmp_path / "no" / "m.tflite")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        export.to_litert(quantized, tmp_path)
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        export.to_litert(quantized, pathlib.Path("/proc/m.tflite"))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (lambda: tiny(), {"target": "phone"}, "`target`"),
+        (lambda: tiny(), {"target": "edgetpu"}, "quantize_model"),
+        (lambda: qat.quantize_model(tiny()), {"target": "float"}, "float model"),
+        (lambda: qat.quantize_model(tiny()), {"target": "app"}, "Received: none"),
+        (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a"]}, "Received: 1"),
+        (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a", "b", ""]}, "`labels`"),
+        (lambda: tiny(input_shape=(None, None, 3)), {"target": "float"}, "fixed size"),
+        (
+            lambda: qat.quantize_model(tiny(include_preprocessing=False)),
+            {"target": "app", "labels": ["a", "b", "c"]},
+            "include_preprocessing",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(make, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export.to_litert(make(), tmp_path / "m.tflite", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_without_preprocessing_take_scaled_pictures(photos, tmp_path):
+    scaled = photos / 128 - 1
+    model = qat.quantize_model(tiny(include_preprocessing=False))
+    qat.calibrate(model, scaled)
+    report = export.to_litert(model, tmp_path / "m.tflite", samples=scaled)
+    assert report.agreement.within_one_step > 0.95
+
+
+def test_metadata_is_deterministic_and_holds_the_labels(quantized, photos, tmp_path):
+    labels = ["Katze", "naïve dog", "第三"]
+    contents = []
+    for name in ("a.tflite", "b.tflite"):
+        export.to_litert(quantized, tmp_path / name, target="app", labels=labels, samples=photos)
+        contents.append((tmp_path / name).read_bytes())
+    assert contents[0] == contents[1]
+    assert metadata.read_labels(contents[0]) == labels
+    export.to_litert(quantized, tmp_path / "c.tflite", samples=photos)
+    assert metadata.read_labels((tmp_path / "c.tflite").read_bytes()) == []
+
+
+CLIENT_CODE = """
+import json, sys
+import mediapipe as mp
+from mediapipe.tasks.python import BaseOptions, vision
+options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), max_results=3)
+classifier = vision.ImageClassifier.create_from_options(options)
+for path in sys.argv[2:]:
+    result = classifier.classify(mp.Image.create_from_file(path)).classifications[0].categories
+    print(json.dumps([(category.category_name, category.score) for category in result]))
+classifier.close()
+"""
+
+
+@pytest.mark.skipif(CLIENT not in os.environ, reason=f"`make test` sets {CLIENT}; MediaPipe cannot share TFMOT's environment")
+def test_mediapipe_reads_the_app_file(quantized, photos, tmp_path):
+    labels = ["china", "flower", "neither"]
+    path = tmp_path / "app.tflite"
+    export.to_litert(quantized, path, target="app", labels=labels, samples=photos)
+    pictures = []
+    for index, photo in enumerate(photos[:4].astype("uint8")):
+        pictures.append(str(tmp_path / f"{index}.png"))
+        keras.utils.save_img(pictures[-1], photo, scale=False)
+    done = subprocess.run(
+        [os.environ[CLIENT], "-c", CLIENT_CODE, str(path), *pictures], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = export.LiteRTModel(path).predict(photos[:4].astype("uint8"))
+    for line, scores in zip(done.stdout.splitlines(), expected, strict=True):
+        assert dict(json.loads(line)) == pytest.approx(dict(zip(labels, scores.tolist(), strict=True)), abs=1e-3)
+
+
+def test_made_up_pictures_are_natural_enough():
+    """Most of their power is in low frequencies, as in photographs, and they span the bytes."""
+    from keras_mnv4.export.litert import example_pictures
+
+    pictures = example_pictures((64, 48, 3))
+    assert pictures.shape == (4, 64, 48, 3)
+    assert pictures.min() == 0
+    assert pictures.max() == 255
+    power = np.abs(np.fft.fft2(pictures - pictures.mean((1, 2), keepdims=True), axes=(1, 2))) ** 2
+    low = power[:, :5, :5].sum() + power[:, -4:, :5].sum() + power[:, :5, -4:].sum() + power[:, -4:, -4:].sum()
+    assert low > 0.5 * power.sum()
