@@ -5,7 +5,6 @@ from keras_mnv4 import cost
 from keras_mnv4 import export
 from keras_mnv4 import layers
 from keras_mnv4 import qat
-
 from keras_mnv4.version import __version__
 
-__all__ = ["applications", "cost", "export", "layers", "qat"]
+__all__ = ["__version__", "applications", "cost", "export", "layers", "qat"]

@@ -175,7 +175,7 @@ def _parser():
     added = add(demo, "the whole job: train, quantise, export, verify")
     added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
     added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
-    added.add_argument("--epochs", type=int, help="passes of float training")
+    added.add_argument("--epochs", type=int, default=15, help="passes of float training")
     return parser
 
 

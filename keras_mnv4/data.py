@@ -226,7 +226,5 @@ def _take(pictures, labels, indices):
 
 
 def _picture_data(names, sets, size, batch_size, seed, skipped=()):
-    made = {
-        split: PictureSet(*sets[split], size, batch_size, shuffle=split == "train", seed=seed) for split in SPLITS
-    }
+    made = {split: PictureSet(*sets[split], size, batch_size, shuffle=split == "train", seed=seed) for split in SPLITS}
     return PictureData(names, **made, skipped=skipped)

@@ -60,7 +60,7 @@ class DemoResult:
         return all(check.ok for check in self.checks)
 
 
-def run_demo(out, data_dir=None, size=None, epochs=None, qat_epochs=2, console=None):
+def run_demo(out, data_dir=None, size=None, epochs=15, qat_epochs=2, console=None):
     """Trains MobileNetV4ConvSmall, quantises it, exports it three ways and compares all of them on the test set.
 
     Args:
@@ -69,7 +69,7 @@ def run_demo(out, data_dir=None, size=None, epochs=None, qat_epochs=2, console=N
         data_dir: a folder of images as `keras_mnv4.data.load_image_folder` reads it; by default scikit-learn's
             handwritten digits.
         size: height and width of the pictures in pixels; by default 64 for digits and 96 for a folder.
-        epochs: passes of float training; by default 15 for digits and 30 for a folder.
+        epochs: passes of float training; 15 by default.
         qat_epochs: passes of quantisation-aware training.
         console: a `rich.console.Console` to print to.
 
@@ -84,7 +84,6 @@ def run_demo(out, data_dir=None, size=None, epochs=None, qat_epochs=2, console=N
     out.mkdir(parents=True, exist_ok=True)
     is_digits = data_dir is None
     size = size or (64 if is_digits else 96)
-    epochs = epochs or (15 if is_digits else 30)
     keras.utils.set_random_seed(0)
 
     console.rule("Pictures")
@@ -106,16 +105,14 @@ def run_demo(out, data_dir=None, size=None, epochs=None, qat_epochs=2, console=N
     console.rule("Export and verification")
     with console.status("Converting and comparing"):
         samples = data.test.arrays(VERIFICATION_PICTURES)[0].astype("float32")
-        edgetpu = export.to_litert(
-            quantized, out / "edgetpu.tflite", target="edgetpu", samples=samples, overwrite=True
-        )
+        edgetpu = export.to_litert(quantized, out / "edgetpu.tflite", target="edgetpu", samples=samples, overwrite=True)
         app = export.to_litert(
             quantized, out / "app.tflite", target="app", samples=samples, labels=data.class_names, overwrite=True
         )
         onnx = export.to_onnx(model, out / "float.onnx", samples=samples, overwrite=True)
         rows = _measure(out, data, model, quantized)
     reloaded = keras.models.load_model(out / "w8a8.keras")
-    float_top1, qat_top1, int8_top1, app_top1, onnx_top1 = (row.top1 for row in rows)
+    float_top1, _, int8_top1, app_top1, _ = (row.top1 for row in rows)
     least, drop = (DIGITS_TOP1, DIGITS_DROP) if is_digits else (2 / len(data.class_names), FOLDER_DROP)
     checks = (
         Check("float model has learnt", float_top1 >= least, f"{float_top1:.2%}, at least {least:.0%}"),

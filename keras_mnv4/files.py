@@ -46,4 +46,6 @@ def check_writable(path, overwrite=False):
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise PermissionError(f"The folder of `path` cannot be written to ({error}). Received: {str(path)!r}") from error
+        raise PermissionError(
+            f"The folder of `path` cannot be written to ({error}). Received: {str(path)!r}"
+        ) from error

@@ -184,7 +184,7 @@ def _without_preprocessing(model):
 
 def _preprocessing(model):
     """The `Rescaling` right behind the input, or None."""
-    first = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)][0]
+    first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 
@@ -193,8 +193,8 @@ def _normalization(model):
     scaling = _preprocessing(model)
     if scaling is None:
         raise ValueError(
-            "Target `app` takes bytes, so the model must scale them itself: build it with `include_preprocessing=True`, "
-            "or with a `keras.layers.Rescaling` behind the input."
+            "Target `app` takes bytes, so the model must scale them itself: build it with "
+            "`include_preprocessing=True`, or with a `keras.layers.Rescaling` behind the input."
         )
     return -scaling.offset / scaling.scale, 1 / scaling.scale
 

@@ -48,9 +48,7 @@ class UniversalInvertedBottleneck(ResidualChain):
     (1, 14, 14, 96)
     """
 
-    def __init__(
-        self, filters, expansion, start_kernel=0, middle_kernel=0, strides=1, *, activation="relu", **kwargs
-    ):
+    def __init__(self, filters, expansion, start_kernel=0, middle_kernel=0, strides=1, *, activation="relu", **kwargs):
         super().__init__(filters, strides, activation=activation, **kwargs)
         if strides > 1 and not (start_kernel or middle_kernel):
             raise ValueError(

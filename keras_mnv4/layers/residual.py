@@ -1,4 +1,4 @@
-"""`ResidualChain`: convolutions one after the other, and a shortcut round them. The base of the inverted bottlenecks."""
+"""`ResidualChain`: convolutions one after the other, and a shortcut round them. The base of all bottlenecks."""
 
 import keras
 

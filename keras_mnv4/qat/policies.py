@@ -68,9 +68,7 @@ class Rule:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(
-                f"`pattern` must be a regular expression ({error}). Received: {self.pattern!r}"
-            ) from error
+            raise ValueError(f"`pattern` must be a regular expression ({error}). Received: {self.pattern!r}") from error
 
     def matches(self, path):
         return re.fullmatch(self.pattern, path) is not None

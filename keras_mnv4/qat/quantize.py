@@ -126,7 +126,7 @@ class _Quantization:
         config = layer.get_config()
         if isinstance(layer, QuantizableLayer):
             parts = {part: self.quantization(f"{layer.name}/{part}".strip("/")) for part in layer.quantizable_parts}
-            quantization = parts[ITSELF] if ITSELF in parts else parts
+            quantization = parts.get(ITSELF, parts)
             config["quantization"] = keras.saving.serialize_keras_object(quantization)
         elif not isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING, layers.Rescaling)):
             how = self.quantization(layer.name)
@@ -143,7 +143,7 @@ class _Quantization:
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = [self.quantize_input(arg) if _is_input(arg) else arg for arg in args]
         outputs = layer(*args, **kwargs)
-        if isinstance(layer, (*GRID_LEAVING, layers.Rescaling)):
+        if isinstance(layer, (*GRID_LEAVING, layers.Rescaling)) and not _is_pool_of_one_pixel(layer):
             how = self.quantization(layer.name)
             if how.outputs is not None:
                 outputs = FakeQuantize(how.outputs, name=f"{layer.name}_quantizer")(outputs)
@@ -158,6 +158,15 @@ class _Quantization:
             name = f"{tensor._keras_history.operation.name}_quantizer"
             self.input_quantizers[id(tensor)] = FakeQuantize(quantizer, name=name)(tensor)
         return self.input_quantizers[id(tensor)]
+
+
+def _is_pool_of_one_pixel(layer):
+    """A mean that changes nothing. The converter drops it, and of two quantisers in a row it would mix up the scales."""
+    if not isinstance(layer, layers.GlobalAveragePooling2D):
+        return False
+    _, *sides = layer.input.shape
+    sides.pop(-1 if layer.data_format == "channels_last" else 0)
+    return sides == [1, 1]
 
 
 def _is_input(tensor):

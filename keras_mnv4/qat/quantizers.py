@@ -246,5 +246,5 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
 
 
 def _divide(x, constant):
-    """`x / constant`, exactly: XLA makes it a product with the reciprocal, one ulp off, unless data is in the divisor."""
+    """`x / constant`, exactly: XLA would multiply by the reciprocal, one ulp off, if no data were in the divisor."""
     return x / (constant + 0.0 * x)

@@ -3,8 +3,8 @@ import pathlib
 import stat
 
 import pytest
-from export import models
 
+from export import models
 from keras_mnv4 import export
 from keras_mnv4.export import edgetpu
 

@@ -93,6 +93,17 @@ def test_every_part_is_exact_in_a_network_that_tells_photos_apart(padding, real_
     assert min(part.exact for part in report.parts if part.op != "MEAN") > 0.99
 
 
+def test_a_last_map_of_one_pixel_needs_no_mean(real_photos, tmp_path):
+    """The converter drops the mean; a quantiser behind it, of a range of its own, would spoil the next layer's bias."""
+    model = MobileNetV4ConvSmall(weights=None, input_shape=(32, 32, 3), classes=4, alpha=0.35)
+    photos = real_photos(16, 32).astype("float32")
+    model = qat.quantize_model(fit_statistics(randomize_statistics(model), photos))
+    qat.calibrate(model, photos)
+    assert "avg_pool_quantizer" not in [layer.name for layer in model.layers]
+    report = export.to_litert(model, tmp_path / "model.tflite", samples=photos)
+    assert "MEAN" not in [part.op for part in report.parts]
+
+
 def test_a_part_that_differs_is_named(quantized, photos, tmp_path, monkeypatch):
     real_convert = litert._convert
 
@@ -253,7 +264,9 @@ classifier.close()
 """
 
 
-@pytest.mark.skipif(CLIENT not in os.environ, reason=f"`make test` sets {CLIENT}; MediaPipe cannot share TFMOT's environment")
+@pytest.mark.skipif(
+    CLIENT not in os.environ, reason=f"`make test` sets {CLIENT}; MediaPipe cannot share TFMOT's environment"
+)
 def test_mediapipe_reads_the_app_file(quantized, photos, tmp_path):
     labels = ["china", "flower", "neither"]
     path = tmp_path / "app.tflite"

@@ -50,6 +50,8 @@ for key, name in reference.VARIANTS.items():
         with torch.no_grad():
             outputs = model.train(mode == "training")(pictures).numpy()
         logits[f"{key}_{mode}"] = outputs[:, reference.KEPT_CLASSES]
-        print(f"{name} {mode}: standard deviation over pictures {outputs.std(0).mean():.2g}, over all {outputs.std():.2g}")
+        print(
+            f"{name} {mode}: standard deviation over pictures {outputs.std(0).mean():.2g}, over all {outputs.std():.2g}"
+        )
         fill(model)  # a run in training has changed the moving statistics
 np.savez_compressed(pathlib.Path(__file__).with_name("timm_logits.npz"), **logits)

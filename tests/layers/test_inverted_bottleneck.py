@@ -72,7 +72,9 @@ def test_a_stride_without_depthwise_convolutions_is_refused():
 @pytest.mark.parametrize(
     "block",
     [
-        UniversalInvertedBottleneck(8, 3, 5, 3, activation="relu6", padding="symmetric", drop_path_rate=0.1, name="uib"),
+        UniversalInvertedBottleneck(
+            8, 3, 5, 3, activation="relu6", padding="symmetric", drop_path_rate=0.1, name="uib"
+        ),
         FusedInvertedBottleneck(8, 3, 5, activation="relu6", norm_momentum=0.5, name="fused"),
     ],
 )

@@ -1,0 +1,131 @@
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from keras_mnv4 import cli
+from keras_mnv4 import training
+from keras_mnv4.export import metadata
+
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def mnv4(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.tensorflow
+def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys):
+    model, quantized = tmp_path / "model.keras", tmp_path / "quantized.keras"
+    narrow = ("--data", photo_folder, "--size", 32, "--alpha", 0.35, "--epochs", 1)
+    assert mnv4("train", *narrow, "--out", model) == 0
+    assert "test top-1" in capsys.readouterr().out
+    assert (tmp_path / "model.labels.txt").read_text() == "china\nflower\n"
+    assert mnv4("quantize", model, "--data", photo_folder, "--epochs", 0, "--out", quantized) == 0
+    files = {target: tmp_path / f"{target}.file" for target in ("edgetpu", "app", "onnx", "float")}
+    for target, path in files.items():
+        source = quantized if target in ("edgetpu", "app") else model
+        assert mnv4("export", source, "--target", target, "--data", photo_folder, "--out", path) == 0
+        assert f"{path.stat().st_size:,} bytes" in capsys.readouterr().out
+    assert metadata.read_labels(files["app"].read_bytes()) == ["china", "flower"]
+    assert mnv4("check", files["edgetpu"]) == 0
+    assert "operators map to the Edge TPU" in capsys.readouterr().out
+    assert mnv4("check", files["float"]) == 1
+    assert "FLOAT32" in capsys.readouterr().out
+
+    assert mnv4("train", *narrow, "--out", model) == 1  # an existing file
+    assert "overwrite" in capsys.readouterr().err
+    assert mnv4("quantize", model, "--policy", "w9a9", "--out", tmp_path / "q.keras") == 1
+    assert "'w9a9'" in capsys.readouterr().err
+    assert mnv4("export", model, "--out", tmp_path / "float_as_int8.tflite") == 1
+    assert "quantize_model" in capsys.readouterr().err
+    (tmp_path / "quantized.labels.txt").unlink()
+    assert mnv4("export", quantized, "--target", "app", "--out", tmp_path / "a.tflite") == 1
+    assert "quantized.labels.txt" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "empty").mkdir()
+    assert mnv4("train", "--data", tmp_path / "empty", "--out", out / "m.keras") == 1
+    assert mnv4("train", "--out", tmp_path / "no" / "m.keras") == 1
+    assert mnv4("quantize", tmp_path / "missing.keras", "--out", out / "q.keras") == 1
+    assert mnv4("check", tmp_path / "missing.tflite") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("mnv4: ") for line in lines)
+    assert not list(out.iterdir())
+
+
+def test_unreadable_pictures_are_counted(photo_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
+    (photo_folder / "china" / "broken.jpg").write_text("damaged")
+    narrow = ("--size", 32, "--alpha", 0.35)
+    assert mnv4("train", "--data", photo_folder, *narrow, "--out", tmp_path / "m.keras") == 0
+    assert "Left out 1 unreadable files" in capsys.readouterr().err
+
+
+@pytest.mark.tensorflow
+def test_the_demo_runs_on_a_folder_and_says_what_fails(photo_folder, tmp_path, capsys):
+    """Two epochs are too few to learn in: the files must be made and verified, and the exit status tell."""
+    status = mnv4("demo", "--data", photo_folder, "--out", tmp_path / "out", "--size", 32, "--epochs", 2)
+    printed = capsys.readouterr().out
+    names = {"float.keras", "w8a8.keras", "edgetpu.tflite", "app.tflite", "float.onnx"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    for check in ("Edge TPU file maps wholly", "every operator is its layer", "saved model gives the same outputs"):
+        assert f"ok {check}" in printed
+    assert "M multiply-accumulates" in printed.replace("\n", " ")
+    assert (status == 0) == ("FAILED" not in printed)
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_model_optimization", "tf_keras", "tf2onnx"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+import keras, numpy as np
+from keras_mnv4 import applications, data, export, qat, training
+assert keras.backend.backend() == "jax"
+folder, out = sys.argv[1:]
+photos = data.load_image_folder(folder, 32, batch_size=8)
+blocks = (
+    applications.BlockSpec(kind="conv", filters=8, kernel=3, stride=2),
+    applications.BlockSpec(kind="uib", filters=8, expand=2, start=3, middle=3),
+)
+model = applications.MobileNetV4(blocks, input_shape=(32, 32, 3), classes=2)
+training.train(model, photos, epochs=1, verbose=0)
+quantized = training.quantize(model, photos, epochs=1, verbose=0)
+quantized.save(out)
+loaded = keras.models.load_model(out)
+pictures = photos.test.arrays()[0].astype("float32")
+assert np.array_equal(loaded.predict(pictures, verbose=0), quantized.predict(pictures, verbose=0))
+try:
+    export.to_litert(quantized, out + ".tflite")
+except RuntimeError as error:
+    assert "KERAS_BACKEND=tensorflow" in str(error)
+else:
+    raise AssertionError("exported without TensorFlow")
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp_path):
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", BLOCKED, str(photo_folder), str(tmp_path / "q.keras")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    if IS_TENSORFLOW:  # a file made there, with portable quantisers, opens here with TFMOT's
+        loaded = keras.models.load_model(tmp_path / "q.keras")
+        engine = loaded.get_layer("stem").output_quantizer._engine.quantizer
+        assert type(engine).__module__.startswith("tensorflow_model_optimization")

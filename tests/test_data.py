@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mnv4 import data
+
+
+def write(path, colour=(10, 200, 30), size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_a_folder_is_split_class_by_class(photo_folder):
+    loaded = data.load_image_folder(photo_folder, 32)
+    assert loaded.class_names == ("china", "flower")
+    assert not loaded.skipped
+    for split, share in zip(data.SPLITS, (7, 1, 4), strict=True):  # 60 : 10 : 30 of 12
+        assert np.bincount(getattr(loaded, split).labels).tolist() == [share, share]
+    everything = np.concatenate([getattr(loaded, split).arrays()[0] for split in data.SPLITS])
+    assert len(np.unique(everything.reshape(24, -1), axis=0)) == 24  # no picture is in two splits
+
+
+def test_a_split_is_the_same_for_the_same_seed_only(photo_folder):
+    first, again, other = (data.load_image_folder(photo_folder, 32, seed=seed).test.arrays()[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+
+
+def test_given_splits_are_kept_and_validation_is_taken_from_training(tmp_path):
+    for split, count in (("train", 10), ("test", 2)):
+        for name in ("a", "b"):
+            for index in range(count):
+                write(tmp_path / split / name / f"{index}.png", (index, 0, 0))
+    loaded = data.load_image_folder(tmp_path, 32)
+    assert [getattr(loaded, split).num_pictures for split in data.SPLITS] == [18, 2, 4]
+
+
+def test_batches_are_float_bytes_and_an_epoch_holds_every_picture(photo_folder):
+    training = data.load_image_folder(photo_folder, 32, batch_size=4).train
+    assert len(training) == 4
+    pictures, labels = training[0]
+    assert (pictures.shape, pictures.dtype, labels.dtype) == ((4, 32, 32, 3), np.float32, np.int32)
+    assert pictures.max() > 1
+    order = []
+    for _ in range(2):
+        epoch = np.concatenate([training[index][0] for index in range(len(training))])
+        order.append(epoch.sum((1, 2, 3)))
+        training.on_epoch_end()
+    assert np.any(order[0] != order[1])
+    np.testing.assert_array_equal(np.sort(order[0]), np.sort(order[1]))
+
+
+def test_folders_too_large_for_memory_are_read_again(photo_folder, monkeypatch):
+    kept = data.load_image_folder(photo_folder, 32)
+    monkeypatch.setattr(data, "CACHE_BYTES", 0)
+    read = data.load_image_folder(photo_folder, 32)
+    assert not isinstance(read.test.pictures, np.ndarray)
+    np.testing.assert_array_equal(read.test.arrays()[0], kept.test.arrays()[0])
+    np.testing.assert_array_equal(read.test.arrays()[1], kept.test.arrays()[1])
+
+
+def test_damaged_files_are_left_out_and_listed(photo_folder):
+    whole = next((photo_folder / "china").iterdir()).read_bytes()
+    (photo_folder / "china" / "cut_off.jpg").write_bytes(whole[: len(whole) // 3])
+    (photo_folder / "flower" / "text.jpg").write_text("not a picture")
+    (photo_folder / "flower" / "notes.txt").write_text("not even called one")
+    loaded = data.load_image_folder(photo_folder, 32)
+    assert {path.name for path in loaded.skipped} == {"cut_off.jpg", "text.jpg"}
+    assert sum(getattr(loaded, split).num_pictures for split in data.SPLITS) == 24
+
+
+def test_pictures_keep_their_shape_and_their_right_way_up(tmp_path):
+    picture = Image.new("RGB", (60, 40))
+    picture.paste((255, 0, 0), (10, 0, 30, 40))  # the middle 40 x 40: left half red
+    picture.save(tmp_path / "plain.png")
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    picture.save(tmp_path / "turned.jpg", exif=turned, quality=100, subsampling=0)
+    plain = data.read_picture(tmp_path / "plain.png", 20)
+    assert plain.shape == (20, 20, 3)
+    assert plain[:, 2:8, 0].min() > 250
+    assert plain[:, 12:].max() < 5
+    assert data.read_picture(tmp_path / "turned.jpg", 20)[:, 12:, 0].min() > 200
+
+
+def test_digits_are_scikit_learns():
+    digits = data.load_digits(size=16)
+    assert digits.class_names == tuple("0123456789")
+    assert sum(getattr(digits, split).num_pictures for split in data.SPLITS) == 1797
+    pictures, labels = digits.train.arrays()
+    assert pictures.shape == (digits.train.num_pictures, 16, 16, 3)
+    assert np.all(pictures[..., 0] == pictures[..., 2])
+    assert set(labels) == set(range(10))
+    assert digits.test.num_pictures == 539
+
+
+def test_a_few_pictures_are_spread_over_the_set():
+    labels = np.repeat([0, 1], 50)
+    pictures = data.PictureSet(np.zeros((100, 8, 8, 3), "uint8"), labels, 8)
+    assert np.bincount(pictures.arrays(limit=10)[1]).tolist() == [5, 5]
+    assert len(pictures.arrays(limit=1000)[1]) == 100
+
+
+def test_folders_that_hold_no_two_classes_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="must be a folder"):
+        data.load_image_folder(tmp_path / "missing", 32)
+    with pytest.raises(ValueError, match=r"Found: \[\]"):
+        data.load_image_folder(tmp_path, 32)
+    for index in range(4):
+        write(tmp_path / "only" / f"{index}.png")
+    with pytest.raises(ValueError, match=r"Found: \['only'\]"):
+        data.load_image_folder(tmp_path, 32)
+
+
+def test_classes_that_cannot_be_split_are_errors(tmp_path):
+    for index in range(4):
+        write(tmp_path / "many" / f"{index}.png")
+    write(tmp_path / "few" / "0.png")
+    with pytest.raises(ValueError, match="'few' has 1 pictures"):
+        data.load_image_folder(tmp_path, 32)
+    for path in (tmp_path / "few").iterdir():
+        path.write_text("damaged")
+    with pytest.raises(ValueError, match="No readable picture of class 'few'"):
+        data.load_image_folder(tmp_path, 32)
+
+
+def test_splits_of_other_classes_are_an_error(tmp_path):
+    for split, names in (("train", "ab"), ("test", "ac")):
+        for name in names:
+            write(tmp_path / split / name / "0.png")
+    with pytest.raises(ValueError, match=r"`test` differs in \['b', 'c'\]"):
+        data.load_image_folder(tmp_path, 32)

@@ -1,0 +1,35 @@
+import pytest
+
+from keras_mnv4 import files
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "file.bin"
+
+    def fail():
+        with files.atomic_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not list(tmp_path.iterdir())
+    with files.atomic_file(path) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_replacement_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with files.atomic_file(path, overwrite=True) as temporary:
+            temporary.write_bytes(b"new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_bytes() == b"old"
