@@ -92,9 +92,11 @@ def check(arguments):
 
 
 def demo(arguments):
+    from keras_mnv4 import applications
     from keras_mnv4.demo import run_demo
 
-    result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs)
+    build = getattr(applications, MODELS[arguments.model])
+    result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
     return 0 if result.ok else 1
 
 
@@ -173,6 +175,7 @@ def _parser():
     added.add_argument("file")
 
     added = add(demo, "the whole job: train, quantise, export, verify")
+    added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
     added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
     added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
     added.add_argument("--epochs", type=int, default=15, help="passes of float training")

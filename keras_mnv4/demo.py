@@ -44,12 +44,14 @@ class DemoResult:
     """What `run_demo` made and measured.
 
     Args:
+        name: name of the network.
         parameters: trainable parameters.
         macs: multiply-accumulates for one picture.
         rows: one for each form of the network.
         checks: the verifications; `ok` if all held.
     """
 
+    name: str
     parameters: int
     macs: int
     rows: tuple[Row, ...]
@@ -60,8 +62,10 @@ class DemoResult:
         return all(check.ok for check in self.checks)
 
 
-def run_demo(out, data_dir=None, size=None, epochs=15, qat_epochs=2, console=None):
-    """Trains MobileNetV4ConvSmall, quantises it, exports it three ways and compares all of them on the test set.
+def run_demo(
+    out, data_dir=None, size=None, epochs=15, qat_epochs=2, build=applications.MobileNetV4ConvSmall, console=None
+):
+    """Trains a network, quantises it, exports it three ways and compares all of them on the test set.
 
     Args:
         out: folder for `float.keras`, `w8a8.keras`, `edgetpu.tflite`, `app.tflite` and `float.onnx`; made if missing,
@@ -71,6 +75,7 @@ def run_demo(out, data_dir=None, size=None, epochs=15, qat_epochs=2, console=Non
         size: height and width of the pictures in pixels; by default 64 for digits and 96 for a folder.
         epochs: passes of float training; 15 by default.
         qat_epochs: passes of quantisation-aware training.
+        build: constructor of the network, with the arguments of `keras_mnv4.applications`.
         console: a `rich.console.Console` to print to.
 
     Returns:
@@ -92,9 +97,7 @@ def run_demo(out, data_dir=None, size=None, epochs=15, qat_epochs=2, console=Non
     console.print(f"{len(data.class_names)} classes; {', '.join(sets)}; {len(data.skipped)} unreadable files left out")
 
     console.rule("Float training")
-    model = applications.MobileNetV4ConvSmall(
-        weights=None, input_shape=(size, size, 3), classes=len(data.class_names), dropout_rate=0.2
-    )
+    model = build(weights=None, input_shape=(size, size, 3), classes=len(data.class_names), dropout_rate=0.2)
     training.train(model, data, epochs, flip=not is_digits)
     model.save(out / "float.keras")
 
@@ -134,7 +137,7 @@ def run_demo(out, data_dir=None, size=None, epochs=15, qat_epochs=2, console=Non
         Check("app file keeps the accuracy", app_top1 >= float_top1 - drop, _points(app_top1 - float_top1, drop)),
     )
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    result = DemoResult(parameters, cost.count_macs(model), tuple(rows), checks)
+    result = DemoResult(model.name, parameters, cost.count_macs(model), tuple(rows), checks)
     _print(result, out, console)
     return result
 
@@ -174,7 +177,7 @@ def _points(difference, drop):
 
 
 def _print(result, out, console):
-    title = f"MobileNetV4ConvSmall: {result.parameters:,} parameters, {result.macs / 1e6:.1f} M multiply-accumulates"
+    title = f"{result.name}: {result.parameters:,} parameters, {result.macs / 1e6:.1f} M multiply-accumulates"
     table = Table("form", "size", "test top-1", "one thread", title=title, title_justify="left")
     for row in result.rows:
         table.add_row(row.form, f"{row.size / 1e6:.2f} MB", f"{row.top1:.2%}", str(row.latency or "-"))

@@ -161,7 +161,7 @@ class _Quantization:
 
 
 def _is_pool_of_one_pixel(layer):
-    """A mean that changes nothing. The converter drops it, and of two quantisers in a row it would mix up the scales."""
+    """A mean that changes nothing: the converter drops it, and would mix up the scales of two quantisers in a row."""
     if not isinstance(layer, layers.GlobalAveragePooling2D):
         return False
     _, *sides = layer.input.shape
