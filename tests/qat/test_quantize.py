@@ -137,6 +137,18 @@ def test_layers_that_cannot_be_quantised_are_named_with_the_way_out():
     assert qat.quantize_model(model, left_alone).get_layer("foreign").filters == 4
 
 
+def test_a_model_inside_a_model_is_refused_with_the_way_out():
+    inputs = keras.Input((32, 32, 3))
+    with pytest.raises(ValueError, match=r"`mobilenet_v4` \(Functional\).*`input_tensor`"):
+        qat.quantize_model(keras.Model(inputs, tiny()(inputs)))
+
+
+def test_inputs_in_a_list_are_quantised_once():
+    inputs = keras.Input((8, 8, 3))
+    quantized = qat.quantize_model(keras.Model(inputs, layers.Add(name="sum")([inputs, inputs])))
+    assert len([layer for layer in quantized.layers if isinstance(layer, qat.FakeQuantize)]) == 2
+
+
 def test_a_layer_without_a_rule_is_an_error():
     policy = qat.Policy((qat.Rule("input", outputs=qat.MovingAverageQuantizer(8)),), name="partial")
     with pytest.raises(ValueError, match="No rule of policy `partial` matches `stem`"):
