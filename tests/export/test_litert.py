@@ -55,9 +55,9 @@ def quantized(photos):
     ("build", "padding"),
     [
         (MobileNetV4ConvSmall, "same"),
-        (MobileNetV4ConvSmall, "symmetric"),
         (MobileNetV4ConvMedium, "same"),
-        (MobileNetV4ConvLarge, "same"),
+        pytest.param(MobileNetV4ConvSmall, "symmetric", marks=pytest.mark.slow),
+        pytest.param(MobileNetV4ConvLarge, "same", marks=pytest.mark.slow),
     ],
 )
 def test_int8_outputs_are_the_fake_quantised_models(build, padding, real_photos, tmp_path):
