@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 CLIENT := .venv-mediapipe
 BIN := $(VENV)/bin
+WORKERS := --numprocesses auto --maxprocesses 4
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test test-slow lint format bench clean
@@ -11,8 +12,8 @@ demo: $(VENV)/.demo  ## the whole job on handwritten digits: train, quantise, ex
 	$(BIN)/mnv4 demo --out demo
 
 test: $(VENV)/.test $(CLIENT)/.done  ## the test suite, on TensorFlow and then on JAX
-	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest --cov
-	KERAS_BACKEND=jax $(BIN)/pytest -m "not tensorflow and not slow"
+	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest $(WORKERS) --cov
+	KERAS_BACKEND=jax $(BIN)/pytest $(WORKERS) -m "not tensorflow and not once and not slow"
 
 test-slow: $(VENV)/.test $(CLIENT)/.done  ## the checks that take minutes each
 	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest -m slow

@@ -35,6 +35,7 @@ def variant(request):
     return request.param
 
 
+@pytest.mark.once
 def test_parameters_and_macs_are_timms(variant):
     build, parameters, macs, default_size = FAMILY[variant]
     model = build(weights=None, input_shape=(224, 224, 3))
@@ -69,6 +70,7 @@ def test_logits_are_timms(variant):
         np.testing.assert_allclose(logits[:, reference.KEPT_CLASSES], golden[f"{variant}_{mode}"], atol=1e-3)
 
 
+@pytest.mark.once
 def test_headless_shapes(variant):
     build = FAMILY[variant][0]
     assert build(weights=None, include_top=False).output_shape == (None, None, None, 960)
@@ -76,6 +78,7 @@ def test_headless_shapes(variant):
     assert build(weights=None, include_top=False, pooling="max").output_shape == (None, 960)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("channels", [1, 4])
 def test_any_number_of_channels(channels):
     model = MobileNetV4ConvSmall(weights=None, include_top=False, input_shape=(None, None, channels))
@@ -88,6 +91,7 @@ def test_any_size_even_if_unknown_or_not_square():
     assert model(np.zeros((2, 123, 77, 3), "float32")).shape == (2, 5)
 
 
+@pytest.mark.once
 def test_builds_on_an_input_tensor():
     inputs = keras.Input((200, 200, 4))
     tensor = keras.layers.Conv2D(3, 2, 2)(inputs)
@@ -104,11 +108,13 @@ def test_classifier_is_the_last_layer_and_carries_the_activation():
     np.testing.assert_allclose(model.predict(np.ones((2, 32, 32, 3)), verbose=0).sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("alpha", "parameters"), [(0.35, 1_905_384), (0.5, 2_238_952)])
 def test_narrow_widths_are_timms(alpha, parameters):
     assert trainable(MobileNetV4ConvSmall(weights=None, alpha=alpha)) == parameters
 
 
+@pytest.mark.once
 def test_wide_models_grow_stem_and_head():
     model = MobileNetV4ConvSmall(weights=None, alpha=1.5, input_shape=(32, 32, 3))
     assert model.get_layer("stem").filters == 48
@@ -125,6 +131,7 @@ def test_preprocessing_takes_bytes():
     assert mobilenet_v4.preprocess_input(pictures) is pictures
 
 
+@pytest.mark.once
 def test_drop_path_grows_linearly():
     model = MobileNetV4ConvMedium(weights=None, drop_path_rate=0.23, input_shape=(64, 64, 3))
     rates = [layer.drop_path_rate for layer in model.layers if hasattr(layer, "drop_path_rate")]

@@ -103,6 +103,12 @@ def test_gradient_is_tensorflows(per_axis):
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(layer(variable))
         gradient = tape.gradient(total, variable).numpy()
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        variable = torch.tensor(inputs, requires_grad=True)
+        ops.sum(layer(variable)).backward()
+        gradient = variable.grad.numpy()
     else:
         import jax
 
