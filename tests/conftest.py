@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mnv4.applications import MobileNetV4
+from keras_mnv4.applications.block_spec import conv
+from keras_mnv4.applications.block_spec import fused_ib
+from keras_mnv4.applications.block_spec import uib
 from keras_mnv4.layers import ConvNormAct
 
 PHOTOS_DIR = "MNV4_PHOTOS"  # a folder of photos to test with, instead of crops of those in scikit-learn
@@ -67,6 +71,20 @@ def photo_folder(tmp_path):
     return tmp_path / "photos"
 
 
+TINY_BLOCKS = (
+    conv(8, kernel=3, stride=2),
+    fused_ib(8, kernel=3, expand=2),
+    uib(16, expand=2, start=3, middle=3, stride=2),
+    uib(16, expand=2, start=3),
+    conv(24, kernel=1),
+)
+
+
+def tiny_network(**arguments):
+    """A network with one block of each kind, of three classes and 32 pixels, that compiles in seconds."""
+    return MobileNetV4(TINY_BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+
+
 def convolutions(model):
     """All `ConvNormAct` layers of a model, in order of execution."""
     for layer in model.layers:
@@ -79,15 +97,15 @@ def convolutions(model):
 def randomize_statistics(model, seed=0):
     """Gives every batch normalisation random parameters and statistics, and the classifier a random bias."""
     random = np.random.default_rng(seed)
-    for conv in convolutions(model):
-        if conv.use_bias:
-            conv.bias.assign(random.normal(0, 0.3, conv.bias.shape))
-        if conv.norm is not None:
-            channels = conv.norm.gamma.shape
-            conv.norm.gamma.assign(random.uniform(0.7, 1.3, channels))
-            conv.norm.beta.assign(random.normal(0, 0.1, channels))
-            conv.norm.moving_mean.assign(random.normal(0, 0.1, channels))
-            conv.norm.moving_variance.assign(random.uniform(0.5, 1.5, channels))
+    for layer in convolutions(model):
+        if layer.use_bias:
+            layer.bias.assign(random.normal(0, 0.3, layer.bias.shape))
+        if layer.norm is not None:
+            channels = layer.norm.gamma.shape
+            layer.norm.gamma.assign(random.uniform(0.7, 1.3, channels))
+            layer.norm.beta.assign(random.normal(0, 0.1, channels))
+            layer.norm.moving_mean.assign(random.normal(0, 0.1, channels))
+            layer.norm.moving_variance.assign(random.uniform(0.5, 1.5, channels))
     return model
 
 

@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 from conftest import fit_statistics
 from conftest import randomize_statistics
+from conftest import tiny_network
 
 from keras_mnv4 import export
 from keras_mnv4 import qat
-from keras_mnv4.applications import MobileNetV4
 from keras_mnv4.applications import MobileNetV4ConvLarge
 from keras_mnv4.applications import MobileNetV4ConvMedium
 from keras_mnv4.applications import MobileNetV4ConvSmall
-from keras_mnv4.applications.block_spec import conv
-from keras_mnv4.applications.block_spec import fused_ib
-from keras_mnv4.applications.block_spec import uib
 from keras_mnv4.export import litert
 from keras_mnv4.export import metadata
 from keras_mnv4.export import runtime
@@ -25,18 +22,10 @@ from keras_mnv4.export import tflite_file
 
 pytestmark = pytest.mark.tensorflow
 CLIENT = "MEDIAPIPE_PYTHON"  # a Python that has MediaPipe
-BLOCKS = (
-    conv(8, kernel=3, stride=2),
-    fused_ib(8, kernel=3, expand=2),
-    uib(16, expand=2, start=3, middle=3, stride=2),
-    uib(16, expand=2, start=3),
-    conv(24, kernel=1),
-)
 
 
 def tiny(**arguments):
-    model = MobileNetV4(BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
-    return randomize_statistics(model)
+    return randomize_statistics(tiny_network(**arguments))
 
 
 @pytest.fixture

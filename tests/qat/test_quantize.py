@@ -6,25 +6,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import randomize_statistics
+from conftest import tiny_network as tiny
 from keras import layers
 
 from keras_mnv4 import qat
-from keras_mnv4.applications import MobileNetV4
-from keras_mnv4.applications.block_spec import conv
-from keras_mnv4.applications.block_spec import fused_ib
-from keras_mnv4.applications.block_spec import uib
-
-BLOCKS = (
-    conv(8, kernel=3, stride=2),
-    fused_ib(8, kernel=3, expand=2),
-    uib(16, expand=2, start=3, middle=3, stride=2),
-    uib(16, expand=2, start=3),
-    conv(24, kernel=1),
-)
-
-
-def tiny(**arguments):
-    return MobileNetV4(BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
 
 
 def pictures(count=8, size=32):
