@@ -58,9 +58,7 @@ class PartAgreement:
         path: the part, as `block_3/expand`.
         op: kind of the operator.
         exact: share of its outputs that are the same code.
-        within_one_step: share that differs by one code at most, or by what the rounding of the bias explains: a file's
-            bias is a multiple of input scale times weight scale, which in a channel that has learnt little can be
-            more than a step of its output.
+        within_one_step: share that differs by one code at most.
     """
 
     path: str
@@ -117,19 +115,10 @@ def compare_parts(content, model, inputs):
         activations = [tensor for tensor in operator.inputs if tensor is not None and tensor.index in values]
         expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
         steps = np.round(expected / output.scales[0]) + output.zero_points[0] - np.stack(values[output.index])
-        allowed = 1 + _bias_rounding(operator)
         agreements.append(
-            PartAgreement(path, operator.kind, float(np.mean(steps == 0)), float(np.mean(np.abs(steps) <= allowed)))
+            PartAgreement(path, operator.kind, float(np.mean(steps == 0)), float(np.mean(np.abs(steps) <= 1)))
         )
     return agreements
-
-
-def _bias_rounding(operator):
-    """By how many steps of the output, channel by channel, the rounding of a convolution's bias can shift it."""
-    if not operator.kind.endswith("CONV_2D"):
-        return 0
-    picture, kernel = operator.inputs[:2]
-    return np.ceil(0.5 * picture.scales[0] * np.asarray(kernel.scales) / operator.outputs[0].scales[0] - 0.5)
 
 
 def _compute(model, path, inputs):
