@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mnv4.applications import MobileNetV4
-from keras_mnv4.applications.block_spec import conv
-from keras_mnv4.applications.block_spec import fused_ib
-from keras_mnv4.applications.block_spec import uib
-from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import build_network
+from keras_mnv4.layers import Classifier
+from keras_mnv4.layers import LayerScale
 
 PHOTOS_DIR = "MNV4_PHOTOS"  # a folder of photos to test with, instead of crops of those in scikit-learn
 
@@ -71,47 +73,49 @@ def photo_folder(tmp_path):
     return tmp_path / "photos"
 
 
-TINY_BLOCKS = (
-    conv(8, kernel=3, stride=2),
-    fused_ib(8, kernel=3, expand=2),
-    uib(16, expand=2, start=3, middle=3, stride=2),
-    uib(16, expand=2, start=3),
-    conv(24, kernel=1),
+TINY = Architecture(
+    "tiny",
+    (
+        Conv(8, kernel=3, stride=2),
+        FusedIB(8, kernel=3, expand=2),
+        UIB(16, expand=2, start=3, middle=3, stride=2),
+        UIB(16, expand=2, start=3),
+        Conv(24, kernel=1),
+    ),
 )
 
 
 def tiny_network(**arguments):
     """A network with one block of each kind, of three classes and 32 pixels, that compiles in seconds."""
-    return MobileNetV4(TINY_BLOCKS, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+    return build_network(TINY, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
 
 
-def convolutions(model):
-    """All `ConvNormAct` layers of a model, in order of execution."""
-    for layer in model.layers:
-        if isinstance(layer, ConvNormAct):
-            yield layer
-        else:
-            yield from getattr(layer, "chain", [layer.conv] if hasattr(layer, "conv") else [])
+def flat_layers(model, kind):
+    """All layers of a kind in a model, those inside other layers included, in the order of their names' paths."""
+    found = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    return sorted(found, key=lambda layer: layer.path)
 
 
 def randomize_statistics(model, seed=0):
-    """Gives every batch normalisation random parameters and statistics, and the classifier a random bias."""
+    """Gives every normalisation random parameters and statistics, layer scales and the classifier random values."""
     random = np.random.default_rng(seed)
-    for layer in convolutions(model):
-        if layer.use_bias:
-            layer.bias.assign(random.normal(0, 0.3, layer.bias.shape))
-        if layer.norm is not None:
-            channels = layer.norm.gamma.shape
-            layer.norm.gamma.assign(random.uniform(0.7, 1.3, channels))
-            layer.norm.beta.assign(random.normal(0, 0.1, channels))
-            layer.norm.moving_mean.assign(random.normal(0, 0.1, channels))
-            layer.norm.moving_variance.assign(random.uniform(0.5, 1.5, channels))
+    for layer in flat_layers(model, (keras.layers.BatchNormalization, LayerScale, Classifier)):
+        if isinstance(layer, LayerScale):
+            layer.gamma.assign(random.uniform(0.3, 1.0, layer.gamma.shape))
+        elif isinstance(layer, Classifier):
+            layer.conv.bias.assign(random.normal(0, 0.3, layer.conv.bias.shape))
+        else:
+            channels = layer.gamma.shape
+            layer.gamma.assign(random.uniform(0.7, 1.3, channels))
+            layer.beta.assign(random.normal(0, 0.1, channels))
+            layer.moving_mean.assign(random.normal(0, 0.1, channels))
+            layer.moving_variance.assign(random.uniform(0.5, 1.5, channels))
     return model
 
 
 def fit_statistics(model, pictures):
     """Sets the moving statistics to those of `pictures`: the network then tells pictures apart, as a trained one."""
-    norms = [layer.norm for layer in convolutions(model) if layer.norm is not None]
+    norms = flat_layers(model, keras.layers.BatchNormalization)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

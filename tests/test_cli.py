@@ -9,17 +9,20 @@ import pytest
 from keras_mnv4 import applications
 from keras_mnv4 import cli
 from keras_mnv4 import training
-from keras_mnv4.applications.block_spec import conv
-from keras_mnv4.applications.block_spec import uib
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
 from keras_mnv4.export import metadata
 
-BLOCKS = (conv(8, kernel=3, stride=2), uib(8, expand=2, start=3, middle=3), uib(16, expand=2, middle=3, stride=2))
+SMALL = Architecture(
+    "small", (Conv(8, kernel=3, stride=2), UIB(8, expand=2, start=3, middle=3), UIB(16, expand=2, middle=3, stride=2))
+)
 
 
 @pytest.fixture(autouse=True)
 def _tiny_networks(monkeypatch):
     """The command line with a network of three blocks, which compiles in seconds."""
-    monkeypatch.setattr(applications, "MobileNetV4ConvSmall", functools.partial(applications.MobileNetV4, BLOCKS))
+    monkeypatch.setattr(applications, "MobileNetV4ConvSmall", functools.partial(applications.build_network, SMALL))
 
 
 def mnv4(*arguments):
@@ -105,10 +108,14 @@ assert keras.backend.backend() == "jax"
 folder, out = sys.argv[1:]
 photos = data.load_image_folder(folder, 32, batch_size=8)
 blocks = (
-    applications.BlockSpec(kind="conv", filters=8, kernel=3, stride=2),
-    applications.BlockSpec(kind="uib", filters=8, expand=2, start=3, middle=3),
+    applications.Conv(8, kernel=3, stride=2),
+    applications.UIB(8, expand=2, start=3, middle=3),
+    applications.MQA(8, heads=2, key_dim=4),
 )
-model = applications.MobileNetV4(blocks, input_shape=(32, 32, 3), classes=2)
+small = applications.Architecture("small", blocks[:2])
+hybrid = applications.build_network(applications.Architecture("hybrid", blocks), input_shape=(32, 32, 3))
+assert hybrid(np.zeros((1, 32, 32, 3))).shape == (1, 1000)
+model = applications.build_network(small, input_shape=(32, 32, 3), classes=2)
 training.train(model, photos, epochs=1, verbose=0)
 quantized = training.quantize(model, photos, epochs=1, verbose=0)
 quantized.save(out)

@@ -1,15 +1,53 @@
-"""Constructors with the signature of `keras.applications`."""
+"""Constructors with the signature of `keras.applications`, and what they are made from."""
 
+from keras_mnv4.applications.block_spec import MQA
+from keras_mnv4.applications.block_spec import UIB
 from keras_mnv4.applications.block_spec import BlockSpec
-from keras_mnv4.applications.mobilenet_v4 import MobileNetV4
+from keras_mnv4.applications.block_spec import Conv
+from keras_mnv4.applications.block_spec import FusedIB
+from keras_mnv4.applications.checkpoints import CHECKPOINTS
+from keras_mnv4.applications.checkpoints import Checkpoint
+from keras_mnv4.applications.efficientnet_lite import EfficientNetLite0
+from keras_mnv4.applications.efficientnet_lite import EfficientNetLite1
+from keras_mnv4.applications.efficientnet_lite import EfficientNetLite2
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAALarge
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAAMedium
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvBlurMedium
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvLarge
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvMedium
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvMediumSeg
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvSmall
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4HybridLarge
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4HybridMedium
+from keras_mnv4.applications.network import Architecture
+from keras_mnv4.applications.network import Definition
+from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.preprocessing import Preprocessing
+from keras_mnv4.applications.pyramid import feature_pyramid
 
 __all__ = [
+    "CHECKPOINTS",
+    "MQA",
+    "UIB",
+    "Architecture",
     "BlockSpec",
-    "MobileNetV4",
+    "Checkpoint",
+    "Conv",
+    "Definition",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
+    "FusedIB",
+    "MobileNetV4ConvAALarge",
+    "MobileNetV4ConvAAMedium",
+    "MobileNetV4ConvBlurMedium",
     "MobileNetV4ConvLarge",
     "MobileNetV4ConvMedium",
+    "MobileNetV4ConvMediumSeg",
     "MobileNetV4ConvSmall",
+    "MobileNetV4HybridLarge",
+    "MobileNetV4HybridMedium",
+    "Preprocessing",
+    "build_network",
+    "feature_pyramid",
 ]

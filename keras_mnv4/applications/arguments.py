@@ -1,19 +1,8 @@
 """The arguments that all `keras.applications` constructors share: checked and resolved once, here."""
 
-import os
-
 import keras
 
 MIN_SIZE = 32  # pixels: the networks halve the picture five times
-
-
-def check_weights(weights):
-    """Raises unless `weights` is None or the path of an existing file."""
-    if weights is not None and not os.path.isfile(weights):
-        raise ValueError(
-            "`weights` must be None (random initialisation) or the path of an existing weights file; no pretrained "
-            f"weights are published yet. Received: weights={weights!r}"
-        )
 
 
 def check_pooling(pooling):
@@ -22,18 +11,45 @@ def check_pooling(pooling):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
 
 
-def resolve_input_shape(input_shape, default_size, include_top):
+def check_pretrained(source, include_top, classes, classifier_activation, input_shape):
+    """Raises unless the weights of a `Source` suit the other arguments."""
+    if source.layout is None:
+        return
+    channels = input_shape[0] if keras.config.image_data_format() == "channels_first" else input_shape[-1]
+    if channels != 3:
+        raise ValueError(
+            f"Pretrained weights take pictures of 3 channels: use `weights=None`. Received: input_shape={input_shape}"
+        )
+    if not include_top:
+        return
+    if source.classes is not None and classes != source.classes:
+        raise ValueError(
+            f"These weights have a classifier of {source.classes} classes: leave `classes` at that, or use "
+            f"`include_top=False` and a classifier of your own. Received: classes={classes}"
+        )
+    if keras.activations.get(classifier_activation) not in (keras.activations.linear, keras.activations.softmax):
+        raise ValueError(
+            "`classifier_activation` must be None or 'softmax' with pretrained weights. "
+            f"Received: classifier_activation={classifier_activation!r}"
+        )
+
+
+def resolve_input_shape(input_shape, default_size, include_top, input_tensor=None):
     """The `(height, width, channels)`, in the global data format's order, that a model is built for.
 
     Args:
         input_shape: what the user gave, without the batch, or None.
         default_size: height and width to take where a classifier needs them and the user gave none.
         include_top: whether the model has its classifier.
+        input_tensor: the tensor to build on, if the user gave one: its shape is what counts.
 
     Raises:
-        ValueError: if it has not three dimensions, no known channels, or sides under 32 pixels.
+        ValueError: if it has not three dimensions, no known channels, sides under 32 pixels, or is not that of
+            `input_tensor`.
     """
     channels_first = keras.config.image_data_format() == "channels_first"
+    if input_tensor is not None:
+        return _shape_of_tensor(input_tensor, input_shape)
     if input_shape is None:
         size = default_size if include_top else None
         return (3, size, size) if channels_first else (size, size, 3)
@@ -57,31 +73,22 @@ def resolve_input(input_tensor, input_shape):
 
     Returns:
         `(tensor, inputs)`. With an `input_tensor` the inputs are those that it was made from.
-
-    Raises:
-        ValueError: if `input_tensor` is not a Keras tensor.
     """
     if input_tensor is None:
         tensor = keras.Input(input_shape)
         return tensor, tensor
-    if not isinstance(input_tensor, keras.KerasTensor):
-        raise ValueError(
-            "`input_tensor` must be a Keras tensor, the output of `keras.Input` or of a layer. "
-            f"Received: input_tensor={input_tensor!r}"
-        )
     return input_tensor, keras.utils.get_source_inputs(input_tensor)
 
 
-def load_weights(model, path, classes):
-    """Loads a weights file into `model`; a mismatch is an error that says what does not fit.
-
-    Raises:
-        ValueError: if the file holds the weights of another network, or of another number of classes.
-    """
-    try:
-        model.load_weights(path)
-    except ValueError as error:
+def _shape_of_tensor(tensor, input_shape):
+    if not isinstance(tensor, keras.KerasTensor):
         raise ValueError(
-            f"The weights in {str(path)!r} do not fit model `{model.name}` with classes={classes}. Build it with the "
-            f"`classes`, `alpha` and `include_top` that the file was saved with. ({error})"
-        ) from error
+            "`input_tensor` must be a Keras tensor, the output of `keras.Input` or of a layer. "
+            f"Received: input_tensor={tensor!r}"
+        )
+    shape = tuple(tensor.shape[1:])
+    if input_shape is not None and tuple(input_shape) != shape:
+        raise ValueError(
+            f"`input_tensor` has shape {shape} and `input_shape` says {tuple(input_shape)}: leave `input_shape` out."
+        )
+    return shape

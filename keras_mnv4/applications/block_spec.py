@@ -1,91 +1,162 @@
-"""`BlockSpec`: one row of an architecture table."""
+"""`BlockSpec`: one row of an architecture table. Its kinds are `Conv`, `FusedIB`, `UIB` and `MQA`."""
 
 import dataclasses
 
 from keras_mnv4 import layers
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 
-KINDS = ("conv", "fused_ib", "uib")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class BlockSpec:
-    """One block of a network, as a row of the paper's table says it.
-
-    Make it with `conv`, `fused_ib` or `uib`, which ask for what each kind has.
+    """One block of a network, as a row of the paper's table says it. A row is one of the subclasses.
 
     Args:
-        kind: `"conv"`, `"fused_ib"` or `"uib"`.
         filters: output channels at width 1.
-        stride: step in both directions.
-        kernel: kernel size of a `conv` or of the expansion of a `fused_ib`; 0 for `uib`.
-        expand: ratio of expanded to input channels; 0 for `conv`.
-        start: kernel size of the starting depthwise convolution of a `uib`, 0 for none.
-        middle: kernel size of its middle depthwise convolution, 0 for none.
 
     Raises:
         ValueError: if the row does not describe a block.
     """
 
-    kind: str
     filters: int
-    stride: int = 1
-    kernel: int = 0
-    expand: float = 0
-    start: int = 0
-    middle: int = 0
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={self.kind!r}")
-        if self.filters < 1 or self.stride < 1:
-            raise ValueError(f"`filters` and `stride` must be positive. Received: {self}")
-        if (self.kind == "uib") == bool(self.kernel):
-            raise ValueError(f"`kernel` belongs to `conv` and `fused_ib`, and must be given there. Received: {self}")
-        if (self.kind == "conv") == bool(self.expand):
-            raise ValueError(f"`expand` belongs to `fused_ib` and `uib`, and must be given there. Received: {self}")
-        if self.kind != "uib" and (self.start or self.middle):
-            raise ValueError(f"`start` and `middle` belong to `uib`. Received: {self}")
-        if any(size and size % 2 == 0 for size in (self.kernel, self.start, self.middle)):
+        for field in dataclasses.fields(self):
+            self._check(field.name, getattr(self, field.name), may_be_none=field.name == "expand")
+
+    def _check(self, name, value, may_be_none):
+        if value is None and may_be_none:
+            return
+        least = 0 if name in ("start", "middle") else 1
+        if not isinstance(value, (int, float)) or value < least:
+            raise ValueError(f"`{name}` must be a number of at least {least}. Received: {self}")
+        if name in ("kernel", "start", "middle") and value and value % 2 == 0:
             raise ValueError(f"Kernel sizes must be odd. Received: {self}")
-        if self.kind == "uib" and self.stride > 1 and not (self.start or self.middle):
-            raise ValueError(f"A `uib` without depthwise convolutions cannot take a stride. Received: {self}")
 
     def scaled(self, alpha):
         """The same block with its output channels scaled by `alpha`, rounded to a multiple of 8."""
         return dataclasses.replace(self, filters=round_channels(self.filters * alpha))
 
     def to_dict(self):
-        """The fields as a JSON-ready dictionary; `BlockSpec(**spec.to_dict()) == spec`."""
-        return dataclasses.asdict(self)
+        """The row as a JSON-ready dictionary, which `BlockSpec.from_dict` reads."""
+        return {"kind": type(self).__name__, **dataclasses.asdict(self)}
 
-    def make_layer(self, **arguments):
+    @staticmethod
+    def from_dict(row):
+        """The row that `to_dict` wrote."""
+        kinds = {kind.__name__: kind for kind in BlockSpec.__subclasses__()}
+        fields = dict(row)
+        kind = fields.pop("kind", None)
+        if kind not in kinds:
+            raise ValueError(f"`kind` must be one of {sorted(kinds)}. Received: {row}")
+        return kinds[kind](**fields)
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
         """The block as a Keras layer.
 
         Args:
-            **arguments: what a table does not say: `name`, `activation`, `padding`, `norm_momentum`, `norm_epsilon`,
-                `drop_path_rate`.
+            style: the `keras_mnv4.applications.Style` of the whole network.
+            name: name of the layer.
+            drop_path_rate: rate of stochastic depth, for blocks with a branch to leave out.
         """
-        if self.kind == "conv":
-            arguments.pop("drop_path_rate", None)  # a plain convolution has no branch to leave out
-            return layers.ConvNormAct(self.filters, self.kernel, self.stride, **arguments)
-        if self.kind == "fused_ib":
-            return layers.FusedInvertedBottleneck(self.filters, self.expand, self.kernel, self.stride, **arguments)
-        return layers.UniversalInvertedBottleneck(
-            self.filters, self.expand, self.start, self.middle, self.stride, **arguments
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(BlockSpec):
+    """A convolution with normalisation and activation."""
+
+    _: dataclasses.KW_ONLY
+    kernel: int
+    stride: int = 1
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.ConvNormAct(
+            self.filters,
+            self.kernel,
+            self.stride,
+            name=name,
+            activation=style.activation,
+            anti_aliasing=style.anti_aliasing,
+            **style.common,
         )
 
 
-def conv(filters, *, kernel, stride=1):
-    """A convolution with normalisation and activation."""
-    return BlockSpec(kind="conv", filters=filters, kernel=kernel, stride=stride)
+@dataclasses.dataclass(frozen=True)
+class FusedIB(BlockSpec):
+    """A fused inverted bottleneck; `expand` is the ratio of expanded to input channels."""
+
+    _: dataclasses.KW_ONLY
+    kernel: int
+    expand: float
+    stride: int = 1
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.FusedInvertedBottleneck(
+            self.filters,
+            self.expand,
+            self.kernel,
+            self.stride,
+            name=name,
+            activation=style.activation,
+            anti_aliasing=style.anti_aliasing,
+            drop_path_rate=drop_path_rate,
+            **style.common,
+        )
 
 
-def fused_ib(filters, *, kernel, expand, stride=1):
-    """A fused inverted bottleneck."""
-    return BlockSpec(kind="fused_ib", filters=filters, kernel=kernel, expand=expand, stride=stride)
+@dataclasses.dataclass(frozen=True)
+class UIB(BlockSpec):
+    """A universal inverted bottleneck: IB, ConvNext-like, ExtraDW or FFN, by which of `start` and `middle` is there.
+
+    `expand` None leaves out the expansion: a depthwise separable convolution.
+    """
+
+    _: dataclasses.KW_ONLY
+    expand: float | None
+    start: int = 0
+    middle: int = 0
+    stride: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.stride > 1 and not (self.start or self.middle):
+            raise ValueError(f"A block without depthwise convolutions cannot take a stride. Received: {self}")
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.UniversalInvertedBottleneck(
+            self.filters,
+            self.expand,
+            self.start,
+            self.middle,
+            self.stride,
+            name=name,
+            activation=style.activation,
+            anti_aliasing=style.anti_aliasing,
+            layer_scale=style.layer_scale,
+            drop_path_rate=drop_path_rate,
+            **style.common,
+        )
 
 
-def uib(filters, *, expand, start=0, middle=0, stride=1):
-    """A universal inverted bottleneck: IB, ConvNext-like, ExtraDW or FFN, by which of `start` and `middle` is there."""
-    return BlockSpec(kind="uib", filters=filters, expand=expand, start=start, middle=middle, stride=stride)
+@dataclasses.dataclass(frozen=True)
+class MQA(BlockSpec):
+    """Mobile MQA. Heads and their channels stay as they are at other widths."""
+
+    _: dataclasses.KW_ONLY
+    heads: int
+    key_dim: int
+    kv_stride: int = 1
+
+    stride = 1
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.MobileMQA(
+            self.filters,
+            self.heads,
+            self.key_dim,
+            kv_strides=self.kv_stride,
+            name=name,
+            layer_scale=style.layer_scale,
+            drop_path_rate=drop_path_rate,
+            **style.common,
+        )

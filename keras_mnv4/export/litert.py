@@ -80,7 +80,8 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
 
     Args:
         model: a Functional Keras model with a fixed input size; for the integer targets, one from
-            `keras_mnv4.qat.quantize_model` whose ranges were calibrated or trained.
+            `keras_mnv4.qat.quantize_model` whose ranges were calibrated or trained. Of those the ranges of channels
+            that died in training are widened in place, so that their biases fit into 32 bits.
         path: the `.tflite` file to write.
         target: `"edgetpu"`: int8 in and out, operators of the Edge TPU only. `"app"`: uint8 picture in, uint8 scores
             out, with labels and normalisation in the metadata, as MediaPipe's ImageClassifier wants it. `"float"`:
@@ -109,6 +110,9 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     check_writable(path, overwrite)
     samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
 
+    for layer in model._flatten_layers():
+        if hasattr(layer, "widen_weight_ranges"):
+            layer.widen_weight_ranges()
     content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
     if chosen.is_integer:
         islands = float_layers(read_tflite(content), model)

@@ -1,15 +1,21 @@
 """The blocks that every network of this package is made of."""
 
+from keras_mnv4.layers.attention import MobileMQA
+from keras_mnv4.layers.attention import SpatialAttention
 from keras_mnv4.layers.classifier import Classifier
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import FusedInvertedBottleneck
 from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
+from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "Classifier",
     "ConvNormAct",
     "FusedInvertedBottleneck",
+    "LayerScale",
+    "MobileMQA",
+    "SpatialAttention",
     "StochasticDepth",
     "UniversalInvertedBottleneck",
 ]

@@ -1,13 +1,18 @@
 """`ConvNormAct`: the one room where convolution, normalisation, activation and quantisation meet."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
 PADDINGS = ("same", "symmetric")
+ANTI_ALIASING = (None, "average", "blur")
+LEAST_KERNEL = 2.0**-12  # of a channel's bias: below that its kernel counts as zero
+BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -27,7 +32,12 @@ class ConvNormAct(QuantizableLayer):
         norm_momentum: momentum of its moving averages.
         norm_epsilon: added to its variance.
         use_bias: add a bias to the convolution.
+        layer_scale: start value of a learned factor for each channel behind the normalisation, None for none.
+        kernel_factor: constant that multiplies the kernel: a scaling of the result that costs nothing.
         activation: name or function, None for linear.
+        anti_aliasing: how strides of 2 are taken. None: by the convolution. Otherwise it runs at stride 1, and behind
+            the activation comes `"average"`, 2x2 average pooling, or `"blur"`, a binomial filter of three taps
+            (Zhang, "Making Convolutional Networks Shift-Invariant Again", arXiv 1904.11486).
         padding: `"same"` pads as TensorFlow does, more at the bottom and right when strides leave a remainder;
             `"symmetric"` pads `kernel_size // 2` on all sides, as PyTorch models do. They differ where `strides > 1`.
         kernel_initializer: initialiser of the kernel.
@@ -37,7 +47,8 @@ class ConvNormAct(QuantizableLayer):
             `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
-    Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns.
+    Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns; average pooling leaves
+    out an odd last one.
 
     Example:
 
@@ -56,7 +67,10 @@ class ConvNormAct(QuantizableLayer):
         norm_momentum=0.9,
         norm_epsilon=1e-3,
         use_bias=False,
+        layer_scale=None,
+        kernel_factor=1.0,
         activation=None,
+        anti_aliasing=None,
         padding="same",
         kernel_initializer="he_normal",
         kernel_regularizer=None,
@@ -73,6 +87,10 @@ class ConvNormAct(QuantizableLayer):
             raise ValueError(f"`kernel_size` must be a positive odd number. Received: kernel_size={kernel_size}")
         if padding not in PADDINGS:
             raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
+        if anti_aliasing not in ANTI_ALIASING:
+            raise ValueError(f"`anti_aliasing` must be one of {ANTI_ALIASING}. Received: {anti_aliasing!r}")
+        if anti_aliasing is not None and strides > 2:
+            raise ValueError(f"Anti-aliasing is for strides of 2. Received: strides={strides}")
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -81,14 +99,17 @@ class ConvNormAct(QuantizableLayer):
         self.norm_momentum = norm_momentum
         self.norm_epsilon = norm_epsilon
         self.use_bias = use_bias
+        self.layer_scale = layer_scale
+        self.kernel_factor = kernel_factor
         self.activation = keras.activations.get(activation)
+        self.anti_aliasing = anti_aliasing
         self.padding = padding
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
         self._channel_axis = -1 if self.data_format == "channels_last" else 1
-        self.norm = self.kernel_quantizer = None
+        self.norm = self.scale = self.kernel_quantizer = None
         if use_norm:
             self.norm = keras.layers.BatchNormalization(
                 axis=self._channel_axis,
@@ -97,6 +118,8 @@ class ConvNormAct(QuantizableLayer):
                 dtype=self.dtype_policy,
                 name="norm",
             )
+        if layer_scale is not None:
+            self.scale = LayerScale(layer_scale, axis=self._channel_axis, dtype=self.dtype_policy, name="scale")
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
@@ -117,6 +140,8 @@ class ConvNormAct(QuantizableLayer):
             self.bias = self.add_weight(name="bias", shape=(output_shape[self._channel_axis],), initializer="zeros")
         if self.norm is not None:
             self.norm.build(output_shape)
+        if self.scale is not None:
+            self.scale.build(output_shape)
         if self.kernel_quantizer is not None:
             self.kernel_quantizer.build(self._channels_at_end(self.kernel).shape)
         if self.output_quantizer is not None:
@@ -125,16 +150,20 @@ class ConvNormAct(QuantizableLayer):
     def call(self, inputs, training=False):
         kernel = ops.cast(self._quantized_kernel(training), self.compute_dtype)
         padding = "same"
-        if self.padding == "symmetric" and self.strides > 1:
-            inputs, padding = self._pad(inputs), "valid"
+        if self.padding == "symmetric" and self._conv_strides > 1:
+            inputs, padding = self._pad(inputs, self.kernel_size // 2), "valid"
         convolve = ops.depthwise_conv if self.depthwise else ops.conv
-        outputs = convolve(inputs, kernel, self.strides, padding, data_format=self.data_format)
+        outputs = convolve(inputs, kernel, self._conv_strides, padding, data_format=self.data_format)
         if self.use_bias:
             outputs = outputs + self._along_channels(self.bias)
         if self.norm is not None:
             outputs = self.norm(outputs, training=training)
+        if self.scale is not None:
+            outputs = self.scale(outputs)
         if self.activation is not None:
             outputs = self.activation(outputs)
+        if self._conv_strides != self.strides:
+            outputs = self._downsample(outputs)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return outputs
@@ -142,39 +171,73 @@ class ConvNormAct(QuantizableLayer):
     def update_weight_ranges(self):
         """Sets the kernel quantiser's range from the kernel as it is now."""
         if self.kernel_quantizer is not None:
-            self.kernel_quantizer.set_range_from(self._channels_at_end(self.kernel))
+            self.kernel_quantizer.set_range_from(self._channels_at_end(self._scaled_kernel()))
+
+    def widen_weight_ranges(self):
+        """Widens the kernel's range in channels that died in training: a kernel near zero beside a bias that is not.
+
+        An integer bias counts in products of the scales of inputs and kernel. With the scale of such a kernel it would
+        need more than 32 bits. With the wider range the kernel is rounded to zero, which no output can show.
+        """
+        if self.kernel_quantizer is not None:
+            self.kernel_quantizer.widen_range(LEAST_KERNEL * ops.abs(self._bias_of_kernel()))
+
+    def _bias_of_kernel(self):
+        """What is added to the convolution, were the normalisation's factor all in the kernel."""
+        if self.norm is None:
+            return self.bias if self.use_bias else ops.zeros(self.filters)
+        gamma, beta, mean, variance = (ops.convert_to_tensor(weight) for weight in self.norm.weights)
+        is_dead = ops.equal(gamma, 0)
+        bias = beta * ops.sqrt(variance + self.norm.epsilon) / ops.where(is_dead, 1.0, gamma) - mean
+        return ops.where(is_dead, 0.0, bias)
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""
-        _, *spatial_and_channels = self.compute_output_shape(input_shape)
-        values = 1
-        for size in spatial_and_channels:
-            values *= size
-        per_value = self.kernel_size**2 * (1 if self.depthwise else input_shape[self._channel_axis])
-        return values * per_value
+        values = input_shape[self._channel_axis] if self.depthwise else self.filters
+        for axis in self._spatial_axes:
+            values *= -(-input_shape[axis] // self._conv_strides)
+        return values * self.kernel_size**2 * (1 if self.depthwise else input_shape[self._channel_axis])
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
         for axis in self._spatial_axes:
-            shape[axis] = None if shape[axis] is None else -(-shape[axis] // self.strides)
+            if shape[axis] is not None:
+                excess = 0 if self.anti_aliasing == "average" else self.strides - 1
+                shape[axis] = (shape[axis] + excess) // self.strides
         if not self.depthwise:
             shape[self._channel_axis] = self.filters
         return tuple(shape)
 
     def _quantized_kernel(self, training):
+        kernel = self._scaled_kernel()
         if self.kernel_quantizer is None:
-            return self.kernel
-        kernel = self._channels_at_end(self.kernel)
+            return kernel
+        kernel = self._channels_at_end(kernel)
         return self._channels_at_end(self.kernel_quantizer(kernel, training=training))
+
+    def _scaled_kernel(self):
+        return self.kernel if self.kernel_factor == 1 else self.kernel * self.kernel_factor
 
     def _channels_at_end(self, kernel):
         """Swaps a depthwise kernel's last two axes, (h, w, channels, 1), so that channels come last; and back."""
         return ops.transpose(kernel, (0, 1, 3, 2)) if self.depthwise else kernel
 
-    def _pad(self, inputs):
+    @property
+    def _conv_strides(self):
+        return self.strides if self.anti_aliasing is None else 1
+
+    def _downsample(self, inputs):
+        if self.anti_aliasing == "average":
+            return ops.average_pool(inputs, 2, 2, "valid", data_format=self.data_format)
+        channels = inputs.shape[self._channel_axis]
+        blur = np.tile(np.outer(BLUR, BLUR)[:, :, None, None], (1, 1, channels, 1))
+        blur = ops.convert_to_tensor(blur, inputs.dtype)
+        return ops.depthwise_conv(self._pad(inputs, 1), blur, 2, "valid", data_format=self.data_format)
+
+    def _pad(self, inputs, margin):
         margins = [(0, 0)] * 4
         for axis in self._spatial_axes:
-            margins[axis] = (self.kernel_size // 2,) * 2
+            margins[axis] = (margin, margin)
         return ops.pad(inputs, margins)
 
     def _along_channels(self, vector):
@@ -195,7 +258,10 @@ class ConvNormAct(QuantizableLayer):
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
             "use_bias": self.use_bias,
+            "layer_scale": self.layer_scale,
+            "kernel_factor": self.kernel_factor,
             "activation": keras.activations.serialize(self.activation),
+            "anti_aliasing": self.anti_aliasing,
             "padding": self.padding,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),

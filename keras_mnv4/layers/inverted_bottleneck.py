@@ -27,12 +27,14 @@ class UniversalInvertedBottleneck(ResidualChain):
 
     Args:
         filters: output channels.
-        expansion: ratio of expanded to input channels; the product is rounded to a multiple of 8.
+        expansion: ratio of expanded to input channels; the product is rounded to a multiple of 8. None for a block
+            without the 1x1 expansion, a depthwise separable convolution.
         start_kernel: kernel size of the starting depthwise convolution, 0 for none.
         middle_kernel: kernel size of the middle depthwise convolution, 0 for none.
         strides: step in both directions.
         activation: name or function.
-        **kwargs: `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and `quantization`, as
+        layer_scale: start value of a learned factor for each channel of the branch (`LayerScale`), None for none.
+        **kwargs: `anti_aliasing`, `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and `quantization`, as
             for `ResidualChain`; and those of `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
@@ -48,7 +50,18 @@ class UniversalInvertedBottleneck(ResidualChain):
     (1, 14, 14, 96)
     """
 
-    def __init__(self, filters, expansion, start_kernel=0, middle_kernel=0, strides=1, *, activation="relu", **kwargs):
+    def __init__(
+        self,
+        filters,
+        expansion,
+        start_kernel=0,
+        middle_kernel=0,
+        strides=1,
+        *,
+        activation="relu",
+        layer_scale=None,
+        **kwargs,
+    ):
         super().__init__(filters, strides, activation=activation, **kwargs)
         if strides > 1 and not (start_kernel or middle_kernel):
             raise ValueError(
@@ -58,19 +71,21 @@ class UniversalInvertedBottleneck(ResidualChain):
         self.expansion = expansion
         self.start_kernel = start_kernel
         self.middle_kernel = middle_kernel
+        self.layer_scale = layer_scale
 
     def make_chain(self, in_channels):
         chain = []
         if self.start_kernel:
             strides = 1 if self.middle_kernel else self.strides
             chain.append(self._depthwise("start_depthwise", self.start_kernel, strides))
-        expanded = round_channels(in_channels * self.expansion)
-        chain.append(ConvNormAct(expanded, activation=self.activation, **self.conv_arguments("expand")))
+        if self.expansion is not None:
+            expanded = round_channels(in_channels * self.expansion)
+            chain.append(ConvNormAct(expanded, activation=self.activation, **self.conv_arguments("expand")))
         if self.middle_kernel:
             chain.append(
                 self._depthwise("middle_depthwise", self.middle_kernel, self.strides, activation=self.activation)
             )
-        chain.append(ConvNormAct(self.filters, **self.conv_arguments("project")))
+        chain.append(ConvNormAct(self.filters, layer_scale=self.layer_scale, **self.conv_arguments("project")))
         return chain
 
     def _depthwise(self, part, kernel_size, strides, activation=None):
@@ -88,6 +103,7 @@ class UniversalInvertedBottleneck(ResidualChain):
             "expansion": self.expansion,
             "start_kernel": self.start_kernel,
             "middle_kernel": self.middle_kernel,
+            "layer_scale": self.layer_scale,
         }
 
 

@@ -1,4 +1,4 @@
-"""`ResidualChain`: convolutions one after the other, and a shortcut round them. The base of all bottlenecks."""
+"""`ResidualChain`: layers one after the other, and a shortcut round them. The base of all blocks."""
 
 import keras
 
@@ -7,7 +7,7 @@ from keras_mnv4.qat.quantizable import QuantizableLayer
 
 
 class ResidualChain(QuantizableLayer):
-    """Applies a subclass's convolutions in order, and adds the input where the shapes allow.
+    """Applies a subclass's layers in order, and adds the input where the shapes allow.
 
     A subclass sets its own arguments in `__init__`, then implements `make_chain`.
 
@@ -15,6 +15,7 @@ class ResidualChain(QuantizableLayer):
         filters: output channels.
         strides: step in both directions, taken by one of the convolutions.
         activation: name or function, for those convolutions that have one.
+        anti_aliasing: None, `"average"` or `"blur"`, as for `ConvNormAct`.
         padding: `"same"` or `"symmetric"`, as for `ConvNormAct`.
         norm_momentum: momentum of every batch normalisation.
         norm_epsilon: epsilon of every batch normalisation.
@@ -32,6 +33,7 @@ class ResidualChain(QuantizableLayer):
         strides=1,
         *,
         activation="relu",
+        anti_aliasing=None,
         padding="same",
         norm_momentum=0.9,
         norm_epsilon=1e-3,
@@ -43,6 +45,7 @@ class ResidualChain(QuantizableLayer):
         self.filters = filters
         self.strides = strides
         self.activation = keras.activations.get(activation)
+        self.anti_aliasing = anti_aliasing
         self.padding = padding
         self.norm_momentum = norm_momentum
         self.norm_epsilon = norm_epsilon
@@ -50,13 +53,14 @@ class ResidualChain(QuantizableLayer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
     def make_chain(self, in_channels):
-        """The convolutions, in order, as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
+        """The layers, in order; convolutions as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `make_chain`")
 
     def conv_arguments(self, part):
         """What all convolutions of the chain have in common, for the one called `part`."""
         return {
             "name": part,
+            "anti_aliasing": self.anti_aliasing,
             "padding": self.padding,
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
@@ -70,7 +74,7 @@ class ResidualChain(QuantizableLayer):
         return tuple(layer.name for layer in self.chain) + ((self.ADD,) if self.has_shortcut else ())
 
     def build(self, input_shape):
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        channels = self._channels(input_shape)
         self.has_shortcut = self.strides == 1 and channels == self.filters
         self.chain = self.make_chain(channels)
         shape = input_shape
@@ -108,17 +112,18 @@ class ResidualChain(QuantizableLayer):
         """Multiply-accumulates of one forward pass of a batch of one."""
         total = 0
         for layer in self.chain:
-            total += layer.count_macs(input_shape)
+            if hasattr(layer, "count_macs"):  # a normalisation has none
+                total += layer.count_macs(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
         return total
 
     def compute_output_shape(self, input_shape):
-        shape = list(input_shape)
-        first = 1 if self.data_format == "channels_last" else 2
-        for axis in (first, first + 1):
-            shape[axis] = None if shape[axis] is None else -(-shape[axis] // self.strides)
-        shape[-1 if self.data_format == "channels_last" else 1] = self.filters
-        return tuple(shape)
+        for layer in self.chain if self.built else self.make_chain(self._channels(input_shape)):
+            input_shape = layer.compute_output_shape(input_shape)
+        return tuple(input_shape)
+
+    def _channels(self, shape):
+        return shape[-1 if self.data_format == "channels_last" else 1]
 
     def get_config(self):
         return {
@@ -126,6 +131,7 @@ class ResidualChain(QuantizableLayer):
             "filters": self.filters,
             "strides": self.strides,
             "activation": keras.activations.serialize(self.activation),
+            "anti_aliasing": self.anti_aliasing,
             "padding": self.padding,
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,

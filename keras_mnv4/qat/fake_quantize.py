@@ -58,6 +58,12 @@ class FakeQuantize(keras.layers.Layer):
         if self._state:
             self._set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
 
+    def widen_range(self, least):
+        """Makes the range reach from `-least` to `least` where it does not yet; one number, or one a channel."""
+        if self._state:
+            low, high = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
+            self._set_range(ops.minimum(low, -least), ops.maximum(high, least))
+
     def _observe(self, inputs):
         if self._state:
             self._calibration.append(self.quantizer.observed_range(ops.cast(inputs, "float32")))

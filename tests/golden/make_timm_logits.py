@@ -1,7 +1,8 @@
-"""Writes `timm_logits.npz`: the logits of timm's models with the weights of `reference.py`.
+"""Writes `timm_logits.npz`: logits of timm's models, and an attention layer's output, with `reference.py`'s weights.
 
-Twice for each: at inference, where the moving statistics count, and in training, where those of the batch do. Only
-the latter depend much on the picture: a deep random network whose statistics do not fit forgets what it saw.
+Each model runs at inference, where the moving statistics count, and in training, where those of the batch do. Kept
+besides: `<variant>_digest`, the fingerprint of its weights' names and shapes, and `<variant>_params`, how many numbers
+it can train. `mqa_q<stride>_kv<stride>` are outputs of one attention layer, (count, height, width, channels).
 
 Run it in an environment of its own: `pip install torch timm && python make_timm_logits.py`. Made with timm 1.0.31.
 """
@@ -18,40 +19,42 @@ for op in ("nms", "qnms"):  # a torchvision without its compiled operators would
 import timm  # noqa: E402
 
 
-def fill(model):
-    """Gives every convolution and normalisation, in order of execution, the reference weights."""
-    convolutions, norms = 0, 0
-    for module in model.modules():  # timm registers its modules in order of execution
-        if isinstance(module, torch.nn.Conv2d):
-            filters, channels, height, width = module.weight.shape
-            if module.groups > 1:  # depthwise: timm (c, 1, h, w), Keras (h, w, c, 1)
-                weights = reference.kernel(convolutions, height, width, filters, 1).transpose(2, 3, 0, 1)
-            else:
-                weights = reference.kernel(convolutions, height, width, channels, filters).transpose(3, 2, 0, 1)
-            module.weight.data = torch.tensor(np.ascontiguousarray(weights))
-            convolutions += 1
-        elif isinstance(module, torch.nn.BatchNorm2d):
-            gamma, beta, mean, variance = map(torch.tensor, reference.norm(norms, module.num_features))
-            module.weight.data, module.bias.data = gamma, beta
-            module.running_mean, module.running_var = mean, variance
-            norms += 1
-        elif isinstance(module, torch.nn.Linear):
-            weights = reference.kernel(convolutions, 1, 1, module.in_features, module.out_features)[0, 0]
-            module.weight.data = torch.tensor(np.ascontiguousarray(weights.T))
-            module.bias.data = torch.tensor(reference.bias(module.out_features))
+def fill(module, prefix=""):
+    """Gives every weight its reference value; returns `{key: shape}` of all."""
+    shapes = {prefix + key: tuple(weight.shape) for key, weight in module.state_dict().items()}
+    weights = {key.removeprefix(prefix): torch.tensor(weight) for key, weight in reference.state_dict(shapes).items()}
+    module.load_state_dict(module.state_dict() | weights, strict=True)  # what is not replaced are counters
+    return shapes
 
 
-logits = {}
-pictures = torch.tensor(reference.pictures().transpose(0, 3, 1, 2))
-for key, name in reference.VARIANTS.items():
+def run(module, inputs, training=False):
+    """Output for `inputs`, which have their channels last."""
+    with torch.no_grad():
+        return module.train(training)(torch.tensor(inputs.transpose(0, 3, 1, 2))).numpy()
+
+
+golden = {}
+for variant, name in reference.VARIANTS.items():
     model = timm.create_model(name, pretrained=False)
-    fill(model)
-    for mode in ("inference", "training"):
-        with torch.no_grad():
-            outputs = model.train(mode == "training")(pictures).numpy()
-        logits[f"{key}_{mode}"] = outputs[:, reference.KEPT_CLASSES]
+    shapes = fill(model)
+    golden[f"{variant}_digest"] = np.array(reference.digest(shapes))
+    golden[f"{variant}_params"] = np.array(sum(weight.numel() for weight in model.parameters()))
+    runs = [("inference", size) for size in reference.SIZES] + [("training", reference.SIZES[0])]
+    for mode, (height, width) in runs:  # training last: it changes the moving statistics
+        logits = run(model, reference.pictures(height, width), mode == "training")
+        golden[f"{variant}_{mode}_{height}x{width}"] = logits[:, reference.KEPT_CLASSES]
         print(
-            f"{name} {mode}: standard deviation over pictures {outputs.std(0).mean():.2g}, over all {outputs.std():.2g}"
+            f"{variant}_{mode}_{height}x{width}: standard deviation over pictures {logits.std(0).mean():.3g},"
+            f" over all {logits.std():.3g}, largest {abs(logits).max():.3g}"
         )
-        fill(model)  # a run in training has changed the moving statistics
-np.savez_compressed(pathlib.Path(__file__).with_name("timm_logits.npz"), **logits)
+
+for query_stride in (1, 2):
+    for kv_stride in (1, 2):
+        layer = timm.layers.MultiQueryAttention2d(
+            32, num_heads=4, key_dim=8, value_dim=8, query_strides=query_stride, kv_stride=kv_stride
+        )
+        fill(layer, "attn.")
+        outputs = run(layer, reference.features(16, 16, 32)).transpose(0, 2, 3, 1)
+        golden[f"mqa_q{query_stride}_kv{kv_stride}"] = outputs
+        print(f"mqa_q{query_stride}_kv{kv_stride}: standard deviation {outputs.std():.3g}")
+np.savez_compressed(pathlib.Path(__file__).with_name("timm_logits.npz"), **golden)

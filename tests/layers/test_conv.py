@@ -132,3 +132,39 @@ def test_mixed_precision_computes_in_half_and_keeps_float_variables():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConvNormAct(**arguments)
+
+
+def test_layer_scale_and_kernel_factor_multiply():
+    pictures = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype("float32")
+    plain = ConvNormAct(5, use_norm=False)
+    scaled = ConvNormAct(5, use_norm=False, layer_scale=0.5, kernel_factor=0.25)
+    expected = ops.convert_to_numpy(plain(pictures)) / 8
+    scaled.build(pictures.shape)
+    scaled.kernel.assign(plain.kernel.numpy())
+    np.testing.assert_allclose(ops.convert_to_numpy(scaled(pictures)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("anti_aliasing", "rows"), [("average", 3), ("blur", 4)])
+def test_anti_aliasing_filters_what_strides_of_one_give(anti_aliasing, rows):
+    pictures = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+    dense = ConvNormAct(5, 3, activation="relu")
+    dense.build(pictures.shape)
+    layer = ConvNormAct(5, 3, 2, activation="relu", anti_aliasing=anti_aliasing)
+    layer.build(pictures.shape)
+    layer.kernel.assign(dense.kernel.numpy())
+    outputs = ops.convert_to_numpy(layer(pictures))
+    assert outputs.shape == layer.compute_output_shape(pictures.shape) == (2, rows, 3, 5)
+    before = ops.convert_to_numpy(dense(pictures))
+    if anti_aliasing == "average":
+        expected = before[:, :6].reshape(2, 3, 2, 3, 2, 5).mean((2, 4))
+    else:
+        taps = np.outer([1, 2, 1], [1, 2, 1]) / 16
+        expected = convolve(before, np.repeat(taps[:, :, None, None], 5, 2), 2, (1, 1), depthwise=True)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert layer.count_macs((1, 7, 6, 3)) == dense.count_macs((1, 7, 6, 3))
+
+
+@pytest.mark.parametrize("arguments", [{"anti_aliasing": "gauss"}, {"anti_aliasing": "blur", "strides": 4}])
+def test_wrong_anti_aliasing_is_refused(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        ConvNormAct(8, 3, **arguments)

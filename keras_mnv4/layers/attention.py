@@ -1,0 +1,317 @@
+"""Mobile MQA: attention over the pixels of a feature map, with keys and values that all heads share."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.layers.residual import ResidualChain
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class SpatialAttention(keras.layers.Layer):
+    """Attention of each pixel to all pixels, the projections being 1x1 convolutions.
+
+    With one head of keys and values for all heads of queries, the default, it is multi-query attention; with as many
+    as there are query heads, multi-head attention; between, grouped-query attention. Keys and values can come from a
+    map that is smaller than that of the queries (asymmetric spatial down-sampling).
+
+    A query tensor of shape (pixels, heads * dim) is, without moving a number, one of (pixels * heads, dim): with one
+    key head nothing is transposed. The scale 1 / sqrt(dim) of the logits is in the kernel of the query projection.
+
+    Source: MobileNetV4 (arXiv 2404.10518), section 4, "Mobile MQA"; Shazeer, "Fast Transformer Decoding: One Write-Head
+    is All You Need" (arXiv 1911.02150).
+
+    Args:
+        filters: output channels.
+        num_heads: heads of queries.
+        key_dim: channels of a head.
+        kv_heads: heads of keys and values; divides `num_heads`.
+        query_strides: the queries are averaged over squares of this side, and the result is scaled up again.
+        kv_strides: step of the depthwise convolutions, one for keys and one for values, that make their map smaller; 1
+            for none.
+        kv_kernel: kernel size of those.
+        layer_scale: start value of a learned factor for each output channel, None for none.
+        padding: `"same"` or `"symmetric"`, as for `ConvNormAct`.
+        norm_momentum: momentum of every batch normalisation.
+        norm_epsilon: epsilon of every batch normalisation.
+        data_format: `"channels_last"` or `"channels_first"`; default, Keras's global setting.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`; height and width may be
+    unknown. Output shape: the same with `filters` channels.
+
+    Raises:
+        ValueError: if `kv_heads` does not divide `num_heads`.
+
+    Example:
+
+    >>> SpatialAttention(64, num_heads=4, key_dim=16, kv_strides=2)(np.zeros((1, 14, 12, 64))).shape
+    (1, 14, 12, 64)
+    """
+
+    def __init__(
+        self,
+        filters,
+        num_heads,
+        key_dim,
+        *,
+        kv_heads=1,
+        query_strides=1,
+        kv_strides=1,
+        kv_kernel=3,
+        layer_scale=None,
+        padding="same",
+        norm_momentum=0.9,
+        norm_epsilon=1e-3,
+        data_format=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if kv_heads < 1 or num_heads % kv_heads:
+            raise ValueError(f"`kv_heads` must divide `num_heads`. Received: {kv_heads=}, {num_heads=}")
+        self.filters = filters
+        self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.kv_heads = kv_heads
+        self.query_strides = query_strides
+        self.kv_strides = kv_strides
+        self.kv_kernel = kv_kernel
+        self.layer_scale = layer_scale
+        self.padding = padding
+        self.norm_momentum = norm_momentum
+        self.norm_epsilon = norm_epsilon
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+
+        self.query_norm = self.key_down = self.value_down = None
+        if query_strides > 1:
+            self.query_norm = keras.layers.BatchNormalization(
+                axis=-1 if self.data_format == "channels_last" else 1,
+                momentum=norm_momentum,
+                epsilon=norm_epsilon,
+                dtype=self.dtype_policy,
+                name="query_norm",
+            )
+        self.query = self._project("query", num_heads * key_dim, kernel_factor=key_dim**-0.5)
+        if kv_strides > 1:
+            self.key_down, self.value_down = self._down("key_down"), self._down("value_down")
+        self.key = self._project("key", kv_heads * key_dim)
+        self.value = self._project("value", kv_heads * key_dim)
+        self.output_projection = self._project("output", filters, layer_scale=layer_scale)
+
+    @property
+    def convolutions(self):
+        """All convolutions, in order."""
+        layers = (self.query, self.key_down, self.key, self.value_down, self.value, self.output_projection)
+        return [layer for layer in layers if layer is not None]
+
+    def build(self, input_shape):
+        if self.query_norm is not None:
+            self.query_norm.build(input_shape)
+        self.query.build(input_shape)
+        kv_shape = input_shape
+        if self.kv_strides > 1:
+            self.key_down.build(input_shape)
+            self.value_down.build(input_shape)
+            kv_shape = self.key_down.compute_output_shape(input_shape)
+        self.key.build(kv_shape)
+        self.value.build(kv_shape)
+        self.output_projection.build(self.query.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=False):
+        query_inputs, key_inputs, value_inputs = inputs, inputs, inputs
+        if self.query_norm is not None:
+            step = self.query_strides
+            query_inputs = ops.average_pool(inputs, step, step, "same", data_format=self.data_format)
+            query_inputs = self.query_norm(query_inputs, training=training)
+        if self.kv_strides > 1:
+            key_inputs = self.key_down(inputs, training=training)
+            value_inputs = self.value_down(inputs, training=training)
+        queries = self._channels_last(self.query(query_inputs))
+        keys = self._channels_last(self.key(key_inputs))
+        values = self._channels_last(self.value(value_inputs))
+        outputs = ops.reshape(self._attend(queries, keys, values), ops.shape(queries))
+        if self.query_strides > 1:
+            outputs = self._scale_up(outputs, ops.shape(inputs))
+        if self.data_format == "channels_first":
+            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        return self.output_projection(outputs)
+
+    def _attend(self, queries, keys, values):
+        """The weighted values, in the order of `queries` but of any shape."""
+        batch = ops.shape(queries)[0]
+        if self.kv_heads == 1:
+            queries = ops.reshape(queries, (batch, -1, self.key_dim))  # pixel and head in one axis
+            keys, values = (ops.reshape(heads, (batch, -1, self.key_dim)) for heads in (keys, values))
+            return ops.matmul(ops.softmax(ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))), values)
+        queries = ops.reshape(queries, (batch, -1, self.kv_heads, self.num_heads // self.kv_heads, self.key_dim))
+        keys, values = (ops.reshape(heads, (batch, -1, self.kv_heads, self.key_dim)) for heads in (keys, values))
+        weights = ops.softmax(ops.einsum("bqghd,bkgd->bqghk", queries, keys))
+        return ops.einsum("bqghk,bkgd->bqghd", weights, values)
+
+    def _scale_up(self, outputs, shape):
+        """Bilinear interpolation of `outputs` to the height and width of `shape`, which need not be known."""
+        height, width = shape[1:3] if self.data_format == "channels_last" else shape[2:4]
+        _, rows, columns, _ = ops.shape(outputs)
+        outputs = ops.einsum("yr,brxc->byxc", self._interpolation(height, rows, outputs.dtype), outputs)
+        return ops.einsum("xr,byrc->byxc", self._interpolation(width, columns, outputs.dtype), outputs)
+
+    def _interpolation(self, size, small, dtype):
+        """The matrix `(size, small)` of linear interpolation from `small` points to `size`, between pixels' centres."""
+        steps = float(self.query_strides)
+        last = ops.cast(small, "float32") - 1
+        places = (ops.arange(size, dtype="float32") + 0.5) / steps - 0.5
+        places = ops.minimum(ops.maximum(places, 0.0), last)
+        distances = ops.abs(places[:, None] - ops.arange(small, dtype="float32"))
+        return ops.cast(ops.relu(1 - distances), dtype)
+
+    def _project(self, name, channels, **arguments):
+        return ConvNormAct(
+            channels,
+            use_norm=False,
+            kernel_initializer="glorot_uniform",  # under which hybrids train more stably than under He's
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name=name,
+            **arguments,
+        )
+
+    def _down(self, name):
+        return ConvNormAct(
+            kernel_size=self.kv_kernel,
+            strides=self.kv_strides,
+            depthwise=True,
+            padding=self.padding,
+            norm_momentum=self.norm_momentum,
+            norm_epsilon=self.norm_epsilon,
+            kernel_initializer="glorot_uniform",
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _channels_last(self, inputs):
+        return inputs if self.data_format == "channels_last" else ops.transpose(inputs, (0, 2, 3, 1))
+
+    def count_macs(self, input_shape):
+        """Multiply-accumulates of one forward pass of a batch of one, those of queries with keys and values included."""
+        spatial = slice(1, 3) if self.data_format == "channels_last" else slice(2, 4)
+
+        def pixels(shape):
+            height, width = shape[spatial]
+            return height * width
+
+        kv_shape, total = input_shape, 0
+        if self.kv_strides > 1:
+            total += self.key_down.count_macs(input_shape) + self.value_down.count_macs(input_shape)
+            kv_shape = self.key_down.compute_output_shape(input_shape)
+        query_shape = list(input_shape)
+        query_shape[spatial] = [-(-side // self.query_strides) for side in input_shape[spatial]]
+        query_map = self.query.compute_output_shape(query_shape)
+        total += self.query.count_macs(query_shape) + self.key.count_macs(kv_shape) + self.value.count_macs(kv_shape)
+        total += 2 * pixels(query_map) * pixels(kv_shape) * self.num_heads * self.key_dim
+        output_shape = list(query_map)
+        output_shape[spatial] = input_shape[spatial]
+        return total + self.output_projection.count_macs(output_shape)
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape)
+        shape[-1 if self.data_format == "channels_last" else 1] = self.filters
+        return tuple(shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "kv_heads": self.kv_heads,
+            "query_strides": self.query_strides,
+            "kv_strides": self.kv_strides,
+            "kv_kernel": self.kv_kernel,
+            "layer_scale": self.layer_scale,
+            "padding": self.padding,
+            "norm_momentum": self.norm_momentum,
+            "norm_epsilon": self.norm_epsilon,
+            "data_format": self.data_format,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class MobileMQA(ResidualChain):
+    """The attention block of MobileNetV4's hybrids: normalisation, attention, and the sum with the input.
+
+    Source: MobileNetV4 (arXiv 2404.10518), section 4, "Mobile MQA".
+
+    Args:
+        filters: output channels.
+        num_heads: heads of queries.
+        key_dim: channels of a head.
+        kv_heads: heads of keys and values: 1 for multi-query attention, `num_heads` for multi-head attention.
+        query_strides: as for `SpatialAttention`.
+        kv_strides: as for `SpatialAttention`.
+        layer_scale: start value of a learned factor for each channel of the branch, None for none.
+        **kwargs: `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate` and `data_format`, as for
+            `ResidualChain`; and those of `keras.layers.Layer`.
+
+    Input and output shapes: as for `SpatialAttention`. Height and width may be anything, known or not.
+
+    Example:
+
+    >>> MobileMQA(160, num_heads=4, key_dim=64, kv_strides=2)(np.zeros((1, 16, 16, 160))).shape
+    (1, 16, 16, 160)
+    """
+
+    def __init__(
+        self,
+        filters,
+        num_heads,
+        key_dim,
+        *,
+        kv_heads=1,
+        query_strides=1,
+        kv_strides=1,
+        layer_scale=None,
+        **kwargs,
+    ):
+        super().__init__(filters, **kwargs)
+        self.num_heads = num_heads
+        self.key_dim = key_dim
+        self.kv_heads = kv_heads
+        self.query_strides = query_strides
+        self.kv_strides = kv_strides
+        self.layer_scale = layer_scale
+
+    def make_chain(self, in_channels):
+        norm = keras.layers.BatchNormalization(
+            axis=-1 if self.data_format == "channels_last" else 1,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype_policy,
+            name="norm",
+        )
+        attention = SpatialAttention(
+            self.filters,
+            self.num_heads,
+            self.key_dim,
+            kv_heads=self.kv_heads,
+            query_strides=self.query_strides,
+            kv_strides=self.kv_strides,
+            layer_scale=self.layer_scale,
+            padding=self.padding,
+            norm_momentum=self.norm_momentum,
+            norm_epsilon=self.norm_epsilon,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name="attention",
+        )
+        return [norm, attention]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "kv_heads": self.kv_heads,
+            "query_strides": self.query_strides,
+            "kv_strides": self.kv_strides,
+            "layer_scale": self.layer_scale,
+        }

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from keras_mnv4.applications import MQA
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import BlockSpec
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import build_network
+
+BLOCKS = (
+    Conv(16, kernel=3, stride=2),
+    FusedIB(16, kernel=3, expand=4),
+    UIB(24, expand=2, start=3, middle=5, stride=2),
+    UIB(24, expand=None, middle=3),
+    MQA(24, heads=2, key_dim=8, kv_stride=2),
+)
+
+
+def test_own_tables_build_and_survive_json():
+    again = tuple(BlockSpec.from_dict(row) for row in json.loads(json.dumps([row.to_dict() for row in BLOCKS])))
+    assert again == BLOCKS
+    model = build_network(Architecture("mine", again), classes=3, input_shape=(32, 32, 3))
+    assert model.name == "mine"
+    assert model.output_shape == (None, 3)
+
+
+def test_width_scales_filters_and_nothing_else():
+    assert MQA(160, heads=4, key_dim=64).scaled(0.75) == MQA(120, heads=4, key_dim=64)
+    assert UIB(96, expand=3, start=5, middle=5, stride=2).scaled(0.35) == UIB(32, expand=3, start=5, middle=5, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (Conv, {"filters": 8, "kernel": 2}),
+        (Conv, {"filters": 8, "kernel": 0}),
+        (Conv, {"filters": "8", "kernel": 3}),
+        (FusedIB, {"filters": 8, "kernel": 3, "expand": 0}),
+        (UIB, {"filters": 8, "expand": 2, "stride": 2}),
+        (UIB, {"filters": 8, "expand": 2, "start": 4}),
+        (UIB, {"filters": 0, "expand": 2}),
+        (MQA, {"filters": 8, "heads": 0, "key_dim": 8}),
+    ],
+)
+def test_rows_that_describe_no_block_are_refused(kind, arguments):
+    with pytest.raises(ValueError, match="Received"):
+        kind(**arguments)
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="'Conv', 'FusedIB', 'MQA', 'UIB'"):
+        BlockSpec.from_dict({"kind": "Dense", "filters": 8})

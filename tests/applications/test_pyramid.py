@@ -1,0 +1,34 @@
+import family
+import numpy as np
+import pytest
+from conftest import tiny_network
+
+from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.applications import feature_pyramid
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", family.MODEL_GARDEN)
+def test_maps_are_the_model_gardens(name):
+    """Channels of its endpoints, by tf-models-official 2.20.0; for detectors, without a fixed size."""
+    build, channels, _ = family.MODEL_GARDEN[name]
+    pyramid = feature_pyramid(build(weights=None, include_top=False, definition="model_garden"))
+    assert list(pyramid.output) == ["C2", "C3", "C4", "C5"]
+    assert tuple(each.shape[-1] for each in pyramid.output.values()) == channels
+
+
+def test_sizes_halve_and_a_classifier_will_do():
+    model = MobileNetV4ConvSmall(weights=None, input_shape=(64, 96, 3), classes=3)
+    pyramid = feature_pyramid(model, (1, 3, 5), c5="conv")
+    maps = pyramid(np.zeros((2, 64, 96, 3), "float32"))
+    assert {name: tuple(each.shape) for name, each in maps.items()} == {
+        "C1": (2, 32, 48, 32),
+        "C3": (2, 8, 12, 64),
+        "C5": (2, 2, 3, 960),
+    }
+
+
+@pytest.mark.parametrize("arguments", [{"levels": (5,)}, {"levels": ()}, {"c5": "head"}])
+def test_wrong_arguments_are_named(arguments):
+    with pytest.raises(ValueError, match="must be of"):
+        feature_pyramid(tiny_network(), **{"levels": (1,), **arguments})
