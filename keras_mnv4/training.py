@@ -9,6 +9,8 @@ from keras_mnv4 import qat
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.02
+CALIBRATION_PICTURES = 256
+CORRECTION_PICTURES = 32
 
 
 def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto"):
@@ -48,9 +50,10 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
 
     Args:
         model: a trained float model. Left as it was.
-        data: a `keras_mnv4.data.PictureData`; 256 pictures of its training set calibrate the ranges.
+        data: a `keras_mnv4.data.PictureData`; some of its training set calibrate the ranges.
         policy: name of a policy or a `keras_mnv4.qat.Policy`.
-        epochs: passes over the training set after calibration; 0 for post-training quantisation.
+        epochs: passes over the training set after calibration; 0 for post-training quantisation,
+            in which the biases are corrected.
         learning_rate: peak learning rate, a hundredth of that of float training: at 8 bits there is little to mend, and
             more would move the network away from what was trained.
         flip: as for `train`.
@@ -60,8 +63,11 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
         The fake-quantised model.
     """
     quantized = qat.quantize_model(model, policy)
-    qat.calibrate(quantized, data.train.arrays(limit=256)[0])
-    if epochs:
+    pictures = data.train.arrays(limit=CALIBRATION_PICTURES)[0]
+    qat.calibrate(quantized, pictures)
+    if epochs == 0:
+        qat.correct_biases(quantized, pictures[:CORRECTION_PICTURES])
+    else:
         train(quantized, data, epochs, learning_rate, flip, verbose)
     return quantized
 

@@ -39,4 +39,4 @@ def feature_pyramid(model, levels=(2, 3, 4, 5), c5="block"):
     missing = [level for level in levels if level not in maps]
     if missing or not levels:
         raise ValueError(f"`levels` must be of {sorted(maps)} for model `{model.name}`. Received: levels={levels}")
-    return keras.Model(model.inputs, {f"C{level}": maps[level] for level in levels}, name=f"{model.name}_pyramid")
+    return keras.Model(model.input, {f"C{level}": maps[level] for level in levels}, name=f"{model.name}_pyramid")

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnv4.layers.layer_scale import LayerScale
+from keras_mnv4.qat.bias_correction import BiasCorrection
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
@@ -108,24 +109,24 @@ class ConvNormAct(QuantizableLayer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
-        self._channel_axis = -1 if self.data_format == "channels_last" else 1
+        self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = self.scale = self.kernel_quantizer = None
         if use_norm:
             self.norm = keras.layers.BatchNormalization(
-                axis=self._channel_axis,
+                axis=self.channel_axis,
                 momentum=norm_momentum,
                 epsilon=norm_epsilon,
                 dtype=self.dtype_policy,
                 name="norm",
             )
         if layer_scale is not None:
-            self.scale = LayerScale(layer_scale, axis=self._channel_axis, dtype=self.dtype_policy, name="scale")
+            self.scale = LayerScale(layer_scale, axis=self.channel_axis, dtype=self.dtype_policy, name="scale")
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
 
     def build(self, input_shape):
-        channels = input_shape[self._channel_axis]
+        channels = input_shape[self.channel_axis]
         if channels is None:
             raise ValueError(f"Layer `{self.name}` needs a known number of channels. Received: {input_shape}")
         self.kernel = self.add_weight(
@@ -137,7 +138,7 @@ class ConvNormAct(QuantizableLayer):
         )
         output_shape = self.compute_output_shape(input_shape)
         if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(output_shape[self._channel_axis],), initializer="zeros")
+            self.bias = self.add_weight(name="bias", shape=(output_shape[self.channel_axis],), initializer="zeros")
         if self.norm is not None:
             self.norm.build(output_shape)
         if self.scale is not None:
@@ -148,12 +149,11 @@ class ConvNormAct(QuantizableLayer):
             self.output_quantizer.build(output_shape)
 
     def call(self, inputs, training=False):
-        kernel = ops.cast(self._quantized_kernel(training), self.compute_dtype)
-        padding = "same"
-        if self.padding == "symmetric" and self._conv_strides > 1:
-            inputs, padding = self._pad(inputs, self.kernel_size // 2), "valid"
-        convolve = ops.depthwise_conv if self.depthwise else ops.conv
-        outputs = convolve(inputs, kernel, self._conv_strides, padding, data_format=self.data_format)
+        correction = BiasCorrection.running()
+        if correction is not None and self.kernel_quantizer is not None:
+            outputs = correction.convolve(self, inputs, self._convolve)
+        else:
+            outputs = self._convolve(inputs, self.quantized_kernel(training))
         if self.use_bias:
             outputs = outputs + self._along_channels(self.bias)
         if self.norm is not None:
@@ -168,10 +168,18 @@ class ConvNormAct(QuantizableLayer):
             outputs = self.output_quantizer(outputs, training=training)
         return outputs
 
+    def _convolve(self, inputs, kernel):
+        kernel = ops.cast(kernel, self.compute_dtype)
+        padding = "same"
+        if self.padding == "symmetric" and self._conv_strides > 1:
+            inputs, padding = self._pad(inputs, self.kernel_size // 2), "valid"
+        convolve = ops.depthwise_conv if self.depthwise else ops.conv
+        return convolve(inputs, kernel, self._conv_strides, padding, data_format=self.data_format)
+
     def update_weight_ranges(self):
         """Sets the kernel quantiser's range from the kernel as it is now."""
         if self.kernel_quantizer is not None:
-            self.kernel_quantizer.set_range_from(self._channels_at_end(self._scaled_kernel()))
+            self.kernel_quantizer.set_range_from(self._channels_at_end(self.float_kernel()))
 
     def widen_weight_ranges(self):
         """Widens the kernel's range in channels that died in training: a kernel near zero beside a bias that is not.
@@ -193,10 +201,10 @@ class ConvNormAct(QuantizableLayer):
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""
-        values = input_shape[self._channel_axis] if self.depthwise else self.filters
+        values = input_shape[self.channel_axis] if self.depthwise else self.filters
         for axis in self._spatial_axes:
             values *= -(-input_shape[axis] // self._conv_strides)
-        return values * self.kernel_size**2 * (1 if self.depthwise else input_shape[self._channel_axis])
+        return values * self.kernel_size**2 * (1 if self.depthwise else input_shape[self.channel_axis])
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
@@ -205,18 +213,19 @@ class ConvNormAct(QuantizableLayer):
                 excess = 0 if self.anti_aliasing == "average" else self.strides - 1
                 shape[axis] = (shape[axis] + excess) // self.strides
         if not self.depthwise:
-            shape[self._channel_axis] = self.filters
+            shape[self.channel_axis] = self.filters
         return tuple(shape)
 
-    def _quantized_kernel(self, training):
-        kernel = self._scaled_kernel()
-        if self.kernel_quantizer is None:
-            return kernel
-        kernel = self._channels_at_end(kernel)
-        return self._channels_at_end(self.kernel_quantizer(kernel, training=training))
-
-    def _scaled_kernel(self):
+    def float_kernel(self):
+        """The kernel that is convolved with, before rounding."""
         return self.kernel if self.kernel_factor == 1 else self.kernel * self.kernel_factor
+
+    def quantized_kernel(self, training=False):
+        """The kernel that is convolved with, rounded if this layer is quantised."""
+        if self.kernel_quantizer is None:
+            return self.float_kernel()
+        kernel = self._channels_at_end(self.float_kernel())
+        return self._channels_at_end(self.kernel_quantizer(kernel, training=training))
 
     def _channels_at_end(self, kernel):
         """Swaps a depthwise kernel's last two axes, (h, w, channels, 1), so that channels come last; and back."""
@@ -229,7 +238,7 @@ class ConvNormAct(QuantizableLayer):
     def _downsample(self, inputs):
         if self.anti_aliasing == "average":
             return ops.average_pool(inputs, 2, 2, "valid", data_format=self.data_format)
-        channels = inputs.shape[self._channel_axis]
+        channels = inputs.shape[self.channel_axis]
         blur = np.tile(np.outer(BLUR, BLUR)[:, :, None, None], (1, 1, channels, 1))
         blur = ops.convert_to_tensor(blur, inputs.dtype)
         return ops.depthwise_conv(self._pad(inputs, 1), blur, 2, "valid", data_format=self.data_format)

@@ -1,5 +1,6 @@
 """Quantisation-aware training: quantisers, policies, and `quantize_model`."""
 
+from keras_mnv4.qat.bias_correction import correct_biases
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.policies import Policy
@@ -26,6 +27,7 @@ __all__ = [
     "Quantizer",
     "Rule",
     "calibrate",
+    "correct_biases",
     "get_policy",
     "quantize_model",
 ]

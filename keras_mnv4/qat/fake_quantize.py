@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mnv4.qat import quantizers
+from keras_mnv4.qat.bias_correction import BiasCorrection
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -37,6 +38,12 @@ class FakeQuantize(keras.layers.Layer):
     def call(self, inputs, training=False):
         if self._calibration is not None:
             return self._observe(inputs)
+        correction = BiasCorrection.running()
+        if correction is not None:
+            return correction.round_half(self._round, inputs)
+        return self._round(inputs, training)
+
+    def _round(self, inputs, training=False):
         outputs = self._engine(ops.cast(inputs, "float32"), training, self._state)
         return ops.cast(outputs, inputs.dtype)
 

@@ -5,6 +5,7 @@ from conftest import randomize_statistics
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.applications import MobileNetV4HybridMedium
 from keras_mnv4.export import onnx
 
 pytestmark = pytest.mark.tensorflow
@@ -22,6 +23,22 @@ def test_onnx_runtime_gives_the_keras_models_outputs(model, real_photos, tmp_pat
     assert report.size == (tmp_path / "m.onnx").stat().st_size
     outputs = export.run_onnx(tmp_path / "m.onnx", photos, batch_size=2)
     np.testing.assert_allclose(outputs, model.predict(photos.astype("float32"), verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [pytest.param((224, 224), marks=pytest.mark.slow), (160, 224)])
+def test_hybrids_in_float_files(size, real_photos, tmp_path):
+    """ONNX and TFLite; also where height and width differ."""
+    model = MobileNetV4HybridMedium(weights=None, input_shape=(*size, 3), classifier_activation=None)
+    photos = real_photos(4, 224)[:, : size[0]].astype("float32")
+    randomize_statistics(model)
+    expected = model.predict(photos, verbose=0)
+    export.to_onnx(model, tmp_path / "m.onnx", samples=photos)
+    export.to_litert(model, tmp_path / "m.tflite", target="float", samples=photos)
+    for outputs in (
+        export.run_onnx(tmp_path / "m.onnx", photos),
+        export.LiteRTModel(tmp_path / "m.tflite").predict(photos),
+    ):
+        assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_quantised_models_are_refused(model, tmp_path):
