@@ -48,12 +48,14 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto"):
 def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True, verbose="auto"):
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
+    Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics
+    frozen: those of a few batches would move the network more than rounding does.
+
     Args:
         model: a trained float model. Left as it was.
         data: a `keras_mnv4.data.PictureData`; some of its training set calibrate the ranges.
         policy: name of a policy or a `keras_mnv4.qat.Policy`.
-        epochs: passes over the training set after calibration; 0 for post-training quantisation,
-            in which the biases are corrected.
+        epochs: passes over the training set after calibration; 0 for post-training quantisation.
         learning_rate: peak learning rate, a hundredth of that of float training: at 8 bits there is little to mend, and
             more would move the network away from what was trained.
         flip: as for `train`.
@@ -65,9 +67,9 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
     quantized = qat.quantize_model(model, policy)
     pictures = data.train.arrays(limit=CALIBRATION_PICTURES)[0]
     qat.calibrate(quantized, pictures)
-    if epochs == 0:
-        qat.correct_biases(quantized, pictures[:CORRECTION_PICTURES])
-    else:
+    qat.correct_biases(quantized, pictures[:CORRECTION_PICTURES])
+    if epochs:
+        qat.freeze_statistics(quantized)
         train(quantized, data, epochs, learning_rate, flip, verbose)
     return quantized
 

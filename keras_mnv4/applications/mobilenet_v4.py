@@ -205,14 +205,10 @@ ARCHITECTURES = {
     "MobileNetV4HybridLarge": Architecture(
         "mobilenet_v4_hybrid_large", HYBRID_LARGE, 384, activation="gelu", layer_scale=1e-5
     ),
-    "MobileNetV4ConvAAMedium": Architecture(
-        "mobilenet_v4_conv_aa_medium", CONV_MEDIUM, 256, anti_aliasing="average"
-    ),
+    "MobileNetV4ConvAAMedium": Architecture("mobilenet_v4_conv_aa_medium", CONV_MEDIUM, 256, anti_aliasing="average"),
     "MobileNetV4ConvAALarge": Architecture("mobilenet_v4_conv_aa_large", CONV_LARGE, 384, anti_aliasing="average"),
     "MobileNetV4ConvBlurMedium": Architecture("mobilenet_v4_conv_blur_medium", CONV_MEDIUM, anti_aliasing="blur"),
-    "MobileNetV4ConvMediumSeg": Architecture(
-        "mobilenet_v4_conv_medium_seg", CONV_MEDIUM_SEG, 256, activation="relu6"
-    ),
+    "MobileNetV4ConvMediumSeg": Architecture("mobilenet_v4_conv_medium_seg", CONV_MEDIUM_SEG, 256, activation="relu6"),
 }
 
 

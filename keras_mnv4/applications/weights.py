@@ -91,8 +91,8 @@ def find(weights, architecture, alpha):
         return Source(path)
     tags = ", ".join(repr(each.tag) for each in ours) or "there is none"
     raise ValueError(
-        "`weights` must be None (random initialisation), 'imagenet', the tag of a checkpoint or the path of an existing "
-        f"file. Checkpoints of `{architecture}` with alpha={alpha}: {tags}. Received: weights={weights!r}"
+        "`weights` must be None (random initialisation), 'imagenet', the tag of a checkpoint or the path of an "
+        f"existing file. Checkpoints of `{architecture}` with alpha={alpha}: {tags}. Received: weights={weights!r}"
     )
 
 

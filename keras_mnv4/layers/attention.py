@@ -192,7 +192,7 @@ class SpatialAttention(keras.layers.Layer):
         return inputs if self.data_format == "channels_last" else ops.transpose(inputs, (0, 2, 3, 1))
 
     def count_macs(self, input_shape):
-        """Multiply-accumulates of one forward pass of a batch of one, those of queries with keys and values included."""
+        """Multiply-accumulates of one forward pass of a batch of one, the products of queries and keys included."""
         spatial = slice(1, 3) if self.data_format == "channels_last" else slice(2, 4)
 
         def pixels(shape):

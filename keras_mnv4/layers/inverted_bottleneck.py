@@ -34,8 +34,8 @@ class UniversalInvertedBottleneck(ResidualChain):
         strides: step in both directions.
         activation: name or function.
         layer_scale: start value of a learned factor for each channel of the branch (`LayerScale`), None for none.
-        **kwargs: `anti_aliasing`, `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and `quantization`, as
-            for `ResidualChain`; and those of `keras.layers.Layer`.
+        **kwargs: `anti_aliasing`, `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and
+            `quantization`, as for `ResidualChain`; and those of `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
     Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns.

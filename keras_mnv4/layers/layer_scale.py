@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class LayerScale(keras.layers.Layer):
-    """Multiplies each channel by a learned factor that starts near zero, so that a deep network starts as a shallow one.
+    """Multiplies each channel by a learned factor that starts near zero: a deep network starts as a shallow one.
 
     Source: Touvron et al., "Going deeper with Image Transformers" (arXiv 2103.17239), section 2.1.
 

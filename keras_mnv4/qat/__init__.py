@@ -8,6 +8,7 @@ from keras_mnv4.qat.policies import Rule
 from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantize import calibrate
+from keras_mnv4.qat.quantize import freeze_statistics
 from keras_mnv4.qat.quantize import quantize_model
 from keras_mnv4.qat.quantizers import AllValuesQuantizer
 from keras_mnv4.qat.quantizers import FixedQuantizer
@@ -28,6 +29,7 @@ __all__ = [
     "Rule",
     "calibrate",
     "correct_biases",
+    "freeze_statistics",
     "get_policy",
     "quantize_model",
 ]

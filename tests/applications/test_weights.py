@@ -150,7 +150,7 @@ def test_files_that_are_no_checkpoint_are_refused(kind, placed, tmp_path):
         placed.write_bytes(pickle.dumps(Hostile(proof)))
     else:
         safetensors.save_file({"weight": np.zeros(3, "float32")}, placed)
-    with pytest.raises(ValueError, match="not a whole safetensors file|do not fit"):
+    with pytest.raises(ValueError, match=r"not a whole safetensors file|do not fit"):
         MobileNetV4ConvSmall(weights="imagenet", **NARROW)
     assert not proof.exists()
 

@@ -168,3 +168,29 @@ def test_anti_aliasing_filters_what_strides_of_one_give(anti_aliasing, rows):
 def test_wrong_anti_aliasing_is_refused(arguments):
     with pytest.raises(ValueError, match="Received"):
         ConvNormAct(8, 3, **arguments)
+
+
+@pytest.mark.parametrize("has_died", [True, False])
+def test_only_dead_channels_get_a_wider_range(has_died):
+    """Else their bias would take more than the 32 bits that integer files give it."""
+    layer = ConvNormAct(
+        4,
+        3,
+        quantization=LayerQuantization(weights=LastValueQuantizer(per_axis=True, symmetric=True, narrow_range=True)),
+    )
+    layer.build((1, 8, 8, 3))
+    kernel = layer.kernel.numpy()
+    if has_died:
+        kernel[..., 2] = 1e-9
+    layer.kernel.assign(kernel)
+    layer.norm.beta.assign([0.5, -0.5, 2.0, 0.0])
+    layer.update_weight_ranges()
+    before = layer.kernel_quantizer._state["max_var"].numpy()
+    layer.widen_weight_ranges()
+    after = layer.kernel_quantizer._state["max_var"].numpy()
+    np.testing.assert_array_equal(np.flatnonzero(before != after), [2] if has_died else [])
+    if has_died:
+        bias = 2 * np.sqrt(1 + 1e-3)  # with the normalisation's factor in the kernel
+        assert after[2] == pytest.approx(bias / 2**12)
+        steps_of_bias = bias / (after[2] / 127 * 1e-3)  # at an input scale of a thousandth
+        assert steps_of_bias < 2**31

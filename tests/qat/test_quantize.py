@@ -182,3 +182,16 @@ def test_float_model_is_left_as_it_was():
     qat.quantize_model(model, "w4a8")
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_frozen_statistics_stay_while_weights_train():
+    quantized = qat.quantize_model(randomize_statistics(tiny()))
+    qat.calibrate(quantized, pictures())
+    qat.freeze_statistics(quantized)
+    quantized.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    norm, kernel = quantized.get_layer("stem").norm, quantized.get_layer("stem").kernel
+    before = [np.array(weight.numpy()) for weight in (*norm.weights, kernel)]
+    quantized.fit(pictures(), np.arange(8) % 3, verbose=0)
+    for weight, old in zip(norm.weights, before, strict=False):
+        np.testing.assert_array_equal(weight.numpy(), old)
+    assert np.any(kernel.numpy() != before[-1])
