@@ -76,8 +76,8 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
 
 def top1(model, pictures):
     """Share of a `PictureSet` that `model` gets right."""
-    predicted = model.predict(pictures, verbose=0).argmax(-1)
-    return float((predicted == pictures.labels).mean())
+    inputs, labels = pictures.arrays()
+    return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
 
 
 def _augmentation(flip):

@@ -114,7 +114,7 @@ blocks = (
 )
 small = applications.Architecture("small", blocks[:2])
 hybrid = applications.build_network(applications.Architecture("hybrid", blocks), input_shape=(32, 32, 3))
-assert hybrid(np.zeros((1, 32, 32, 3))).shape == (1, 1000)
+assert hybrid.output_shape == (None, 1000)
 model = applications.build_network(small, input_shape=(32, 32, 3), classes=2)
 training.train(model, photos, epochs=1, verbose=0)
 quantized = training.quantize(model, photos, epochs=1, verbose=0)

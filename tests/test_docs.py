@@ -6,7 +6,7 @@ import pytest
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_the_model_zoo_is_up_to_date():
     """If not: `python docs/make_model_zoo.py` writes it anew."""
     spec = importlib.util.spec_from_file_location("make_model_zoo", DOCS / "make_model_zoo.py")

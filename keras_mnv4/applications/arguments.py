@@ -24,7 +24,7 @@ def check_pretrained(source, include_top, classes, classifier_activation, input_
         return
     if source.classes is not None and classes != source.classes:
         raise ValueError(
-            f"These weights have a classifier of {source.classes} classes: leave `classes` at that, or use "
+            f"These weights have a classifier of {source.classes} classes: pass `classes={source.classes}`, or use "
             f"`include_top=False` and a classifier of your own. Received: classes={classes}"
         )
     if keras.activations.get(classifier_activation) not in (keras.activations.linear, keras.activations.softmax):

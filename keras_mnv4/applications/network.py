@@ -9,6 +9,7 @@ from keras import layers
 from keras_mnv4.applications import arguments
 from keras_mnv4.applications import weights as pretrained
 from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.preprocessing import BYTES
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
@@ -67,7 +68,7 @@ class Architecture:
         blocks: the table, stem first.
         default_size: height and width of a picture, in pixels.
         activation: activation of all blocks.
-        layer_scale: start value of the learned factors of every residual branch, None for none.
+        layer_scale: start value of the learned factors of every UIB and attention branch, None for none.
         anti_aliasing: how strides of 2 behind the stem are taken, as for `keras_mnv4.layers.ConvNormAct`.
         head_filters: channels of the convolution between pooling and classifier, None for none.
     """
@@ -107,7 +108,8 @@ def build_network(
         include_top: whether to add the classifier and the convolution before it.
         weights: None for random ones; `"imagenet"` or the tag of a checkpoint (see
             `keras_mnv4.applications.CHECKPOINTS`), such as `"e2400_r224_in1k"`, for pretrained ones; or the path of a
-            `.weights.h5` file of this model or a `.safetensors` file in timm's layout.
+            `.weights.h5` file of this model or a `.safetensors` file in timm's layout. A `.weights.h5` file
+            does not say which `definition` and preprocessing it was trained with; a `.keras` file does.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
             None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any
@@ -119,7 +121,7 @@ def build_network(
         alpha: width multiplier. Channels are rounded to multiples of 8. Below 1 the stem (but see `definition`) and
             the convolution before the classifier keep their width; above 1 all grow.
         dropout_rate: rate of the dropout before the classifier.
-        drop_path_rate: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        drop_path_rate: rate that stochastic depth grows towards, linearly over the blocks, from 0 at the first.
         activation: activation of all blocks; by default that of the architecture.
         definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
             base has them. By default that of the checkpoint.
@@ -184,7 +186,8 @@ def constructor(function_name, architecture, summary):
         architecture: what it builds.
         summary: what the network is and where its table is from, for the docstring.
     """
-    defaults = {"weights": "imagenet", "name": architecture.name}
+    is_trained = any(each.architecture == architecture.name for each in CHECKPOINTS)
+    defaults = {"weights": "imagenet" if is_trained else None, "name": architecture.name}
     _, *parameters = inspect.signature(build_network).parameters.values()
     parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
     signature = inspect.Signature(parameters)

@@ -22,10 +22,11 @@ DEFAULT_FOLDER = "~/.keras/keras_mnv4"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Weights for one model, found but not yet read.
+    """Weights for one model, known but not yet fetched or read.
 
     Args:
-        path: the file, None for random weights.
+        path: the file, None for random weights or a checkpoint.
+        checkpoint: the checkpoint, None for a file or random weights.
         layout: how its tensors are called, a key of `LAYOUTS`; None for Keras's own files.
         definition: the definition that they were trained with, a key of `DEFINITIONS`.
         preprocessing: what they want done to pictures, None if that is not known.
@@ -33,6 +34,7 @@ class Source:
     """
 
     path: pathlib.Path | None = None
+    checkpoint: Checkpoint | None = None
     layout: str | None = None
     definition: str = "default"
     preprocessing: Preprocessing | None = None
@@ -44,22 +46,25 @@ class Source:
         return None if self.preprocessing is None else self.preprocessing.size
 
     def load(self, model):
-        """Puts the weights into `model`, all of them or none.
+        """Puts the weights into `model`, all of them or none. Downloads a checkpoint that is not here yet.
 
         Raises:
             ValueError: if the file is damaged, or holds the weights of another network.
+            ImportError: if a package that holds the weights or fetches them is missing.
+            ConnectionError: if they cannot be fetched; the message says how to place them by hand.
         """
-        if self.path is None:
+        path = self.path if self.checkpoint is None else _locate(self.checkpoint)
+        if path is None:
             return
         if self.layout is None:
-            _load_keras_file(model, self.path)
+            _load_keras_file(model, path)
         else:
-            read = read_torch_file if self.path.suffix == ".pth" else _read_safetensors
-            assign_tensors(model, read(self.path), self.layout, self.path)
+            read = read_torch_file if path.suffix == ".pth" else _read_safetensors
+            assign_tensors(model, read(path), self.layout, path)
 
 
 def find(weights, architecture, alpha):
-    """The `Source` that a constructor's `weights` argument means. Downloads a checkpoint that is not here yet.
+    """The `Source` that a constructor's `weights` argument means.
 
     Args:
         weights: None, `"imagenet"`, a checkpoint's tag, or the path of a file.
@@ -68,8 +73,6 @@ def find(weights, architecture, alpha):
 
     Raises:
         ValueError: if `weights` is none of these.
-        ImportError: if a package that holds the weights or fetches them is missing.
-        ConnectionError: if they cannot be fetched; the message says how to place them by hand.
     """
     if weights is None:
         return Source()
@@ -78,17 +81,19 @@ def find(weights, architecture, alpha):
     if trained:
         checkpoint = trained[0]
         return Source(
-            _locate(checkpoint),
-            checkpoint.layout,
-            checkpoint.definition,
-            checkpoint.preprocessing,
-            checkpoint.classes,
+            checkpoint=checkpoint,
+            layout=checkpoint.layout,
+            definition=checkpoint.definition,
+            preprocessing=checkpoint.preprocessing,
+            classes=checkpoint.classes,
         )
     if os.path.isfile(weights):
         path = pathlib.Path(weights)
         if path.suffix == ".safetensors":
-            return Source(path, "timm", "timm", Preprocessing(**IMAGENET))
-        return Source(path)
+            return Source(path, layout="timm", definition="timm", preprocessing=Preprocessing(**IMAGENET))
+        if path.suffix == ".h5":
+            return Source(path)
+        raise ValueError(f"`weights` must be a `.weights.h5` or `.safetensors` file. Received: weights={weights!r}")
     tags = ", ".join(repr(each.tag) for each in ours) or "there is none"
     raise ValueError(
         "`weights` must be None (random initialisation), 'imagenet', the tag of a checkpoint or the path of an "
@@ -188,7 +193,7 @@ def _download(checkpoint):
     location = checkpoint.location
     try:
         path = pathlib.Path(huggingface_hub.hf_hub_download(location.repository, location.file))
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # of the client, and of whatever it fetches with
         raise ConnectionError(
             f"{location.url} could not be fetched ({type(error).__name__}: {error}). Fetch it on a machine that is "
             f"connected and place it at '{_hand_placed_path(checkpoint)}'; or set {HAND_PLACED} to its folder."

@@ -2,7 +2,7 @@
 
 
 def count_macs(model):
-    """Counts the multiply-accumulates of all convolutions of one forward pass of one picture.
+    """Counts the multiply-accumulates of all convolutions and attention products of one forward pass of one picture.
 
     Normalisations, activations, pooling and sums are not counted, as is the custom. No forward pass is run.
 
@@ -26,6 +26,6 @@ def count_macs(model):
     for layer in model.layers:
         if hasattr(layer, "count_macs"):
             total += layer.count_macs(layer.input.shape)
-        elif layer.trainable_variables:
+        elif layer.weights:
             raise ValueError(f"Layer `{layer.name}` ({type(layer).__name__}) does not say its multiply-accumulates.")
     return total

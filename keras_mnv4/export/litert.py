@@ -172,6 +172,17 @@ def _check_arguments(model, target, labels):
     if chosen.is_integer != is_quantized:
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")
+    if model.compute_dtype != "float32":
+        raise ValueError(
+            f"Model `{model.name}` computes in {model.compute_dtype}: build it in float32 and give it these weights "
+            "(`set_weights`), then export that."
+        )
+    if chosen.is_integer and not _takes_bytes_as_they_are(model):
+        raise ValueError(
+            f"The preprocessing of model `{model.name}` scales colours each in its own way, or has no whole byte at "
+            f"zero; target `{target}` cannot do that yet. Build the model with `include_preprocessing=False` for "
+            "scaled inputs, or with its default preprocessing and train it on a little."
+        )
     if chosen.has_labels and (labels is None or len(labels) != model.output_shape[-1]):
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
@@ -190,6 +201,17 @@ def _preprocessing(model):
     """The `Rescaling` right behind the input, or None."""
     first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
     return first if isinstance(first, keras.layers.Rescaling) else None
+
+
+def _takes_bytes_as_they_are(model):
+    """Whether the integer input of a file of `model` can be the picture's bytes: one scale, and zero on a byte."""
+    scaling = _preprocessing(model)
+    if scaling is None:
+        return True
+    if np.ndim(scaling.scale) or np.ndim(scaling.offset):
+        return False
+    zero = -scaling.offset / scaling.scale
+    return abs(zero - round(zero)) < 1e-3
 
 
 def _normalization(model):

@@ -5,10 +5,11 @@ from keras import ops
 
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.residual import ResidualChain
+from keras_mnv4.qat.quantizable import QuantizableLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class SpatialAttention(keras.layers.Layer):
+class SpatialAttention(QuantizableLayer):
     """Attention of each pixel to all pixels, the projections being 1x1 convolutions.
 
     With one head of keys and values for all heads of queries, the default, it is multi-query attention; with as many
@@ -96,6 +97,11 @@ class SpatialAttention(keras.layers.Layer):
         self.key = self._project("key", kv_heads * key_dim)
         self.value = self._project("value", kv_heads * key_dim)
         self.output_projection = self._project("output", filters, layer_scale=layer_scale)
+        self.freeze_parts()
+
+    @property
+    def obstacle(self):
+        return "attention"
 
     @property
     def convolutions(self):

@@ -45,6 +45,7 @@ class Classifier(QuantizableLayer):
             name="conv",
         )
         self.output_quantizer = self.make_output_quantizer(self._activation_part)
+        self.freeze_parts()
 
     @property
     def _activation_part(self):
@@ -56,6 +57,12 @@ class Classifier(QuantizableLayer):
         return ("conv",) if self._activation_part is None else ("conv", self._activation_part)
 
     def build(self, input_shape):
+        sides = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
+        if any(side not in (1, None) for side in sides):
+            raise ValueError(
+                f"Layer `{self.name}` takes maps of one pixel: put `GlobalAveragePooling2D(keepdims=True)` before it. "
+                f"Received: {input_shape}"
+            )
         self.conv.build(input_shape)
         if self.output_quantizer is not None:
             self.output_quantizer.build(self.compute_output_shape(input_shape))

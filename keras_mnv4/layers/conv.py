@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_mnv4.layers.layer_scale import LayerScale
-from keras_mnv4.qat.bias_correction import BiasCorrection
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
@@ -124,6 +123,12 @@ class ConvNormAct(QuantizableLayer):
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
+        self.correction = None  # a `BiasCorrection` while `correct_biases` runs
+        self.freeze_parts()
+
+    @property
+    def obstacle(self):
+        return None if self._conv_strides == self.strides else "anti-aliasing"
 
     def build(self, input_shape):
         channels = input_shape[self.channel_axis]
@@ -149,9 +154,8 @@ class ConvNormAct(QuantizableLayer):
             self.output_quantizer.build(output_shape)
 
     def call(self, inputs, training=False):
-        correction = BiasCorrection.running()
-        if correction is not None and self.kernel_quantizer is not None:
-            outputs = correction.convolve(self, inputs, self._convolve)
+        if self.correction is not None:
+            outputs = self.correction.convolve(self, inputs, self._convolve)
         else:
             outputs = self._convolve(inputs, self.quantized_kernel(training))
         if self.use_bias:
@@ -193,7 +197,8 @@ class ConvNormAct(QuantizableLayer):
     def _bias_of_kernel(self):
         """What is added to the convolution, were the normalisation's factor all in the kernel."""
         if self.norm is None:
-            return self.bias if self.use_bias else ops.zeros(self.filters)
+            channels = self.kernel.shape[2 if self.depthwise else 3]
+            return self.bias if self.use_bias else ops.zeros(channels)
         gamma, beta, mean, variance = (ops.convert_to_tensor(weight) for weight in self.norm.weights)
         is_dead = ops.equal(gamma, 0)
         bias = beta * ops.sqrt(variance + self.norm.epsilon) / ops.where(is_dead, 1.0, gamma) - mean

@@ -70,6 +70,10 @@ class ResidualChain(QuantizableLayer):
         }
 
     @property
+    def obstacle(self):
+        return next((part.obstacle for part in self.chain if getattr(part, "obstacle", None)), None)
+
+    @property
     def quantizable_parts(self):
         return tuple(layer.name for layer in self.chain) + ((self.ADD,) if self.has_shortcut else ())
 
@@ -88,6 +92,7 @@ class ResidualChain(QuantizableLayer):
             self.add_quantizer = self.make_output_quantizer(self.ADD, name="add_quantizer")
         if self.add_quantizer is not None:
             self.add_quantizer.build(shape)
+        self.freeze_parts()
 
     def call(self, inputs, training=False):
         outputs = inputs

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-_running = None  # the correction under way: what layers consult while they are called
+from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 
 def correct_biases(model, data):
@@ -21,37 +21,41 @@ def correct_biases(model, data):
             biases where there is no normalisation.
         data: array of inputs `(count, height, width, channels)`, all in memory at once; a few dozen will do.
 
+    Raises:
+        ValueError: if `model` has no quantisers or `data` is empty.
+
     Example:
 
     >>> calibrate(quantized, photos)
     >>> correct_biases(quantized, photos[:32])
     """
     data = np.asarray(data, "float32")
-    with BiasCorrection() as correction:
+    layers = model._flatten_layers()
+    convolutions = [layer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
+    of_kernels = {id(layer.kernel_quantizer) for layer in convolutions}
+    of_outputs = [layer for layer in layers if isinstance(layer, FakeQuantize) and id(layer) not in of_kernels]
+    if not convolutions and not of_outputs:
+        raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
+    if not len(data):
+        raise ValueError("`data` must hold at least one input. Received an empty array.")
+    correction = BiasCorrection()
+    for layer in (*convolutions, *of_outputs):
+        layer.correction = correction
+    try:
         model(np.concatenate([data, data]), training=False)
+    finally:
+        for layer in (*convolutions, *of_outputs):
+            layer.correction = None
     correction.apply()
 
 
 class BiasCorrection:
-    """The mode in which batches are two halves, one in float and one rounded, and the shifts found in it."""
+    """What layers do while batches are two halves, one in float and one rounded; and the shifts found."""
 
     def __init__(self):
         self._shifts = []
 
-    def __enter__(self):
-        _set_running(self)
-        return self
-
-    def __exit__(self, *_):
-        _set_running(None)
-
-    @staticmethod
-    def running():
-        """The correction under way, or None."""
-        return _running
-
-    @staticmethod
-    def round_half(quantize, inputs):
+    def round_half(self, quantize, inputs):
         """`inputs` with its second half rounded."""
         exact, rounded = ops.split(inputs, 2)
         return ops.concatenate([exact, quantize(rounded)])
@@ -59,11 +63,10 @@ class BiasCorrection:
     def convolve(self, layer, inputs, convolve):
         """Both halves through `layer`'s convolution, the second shifted to the means of the first."""
         exact, rounded = ops.split(inputs, 2)
-        _set_running(None)  # a kernel has no halves
-        kernel = layer.quantized_kernel()
-        _set_running(self)
         exact = convolve(exact, layer.float_kernel())
-        rounded = convolve(rounded, kernel)
+        rounded = convolve(rounded, layer.quantized_kernel())
+        if layer.norm is None and not layer.use_bias:  # nowhere to keep a shift
+            return ops.concatenate([exact, rounded])
         axes = [axis for axis in range(4) if axis != layer.channel_axis % 4]
         shift = ops.mean(exact - rounded, axes, keepdims=True)
         self._shifts.append((layer, ops.convert_to_numpy(shift).ravel()))
@@ -74,10 +77,5 @@ class BiasCorrection:
         for layer, shift in self._shifts:
             if layer.norm is not None:
                 layer.norm.moving_mean.assign(ops.convert_to_numpy(layer.norm.moving_mean) - shift)
-            elif layer.use_bias:
+            else:
                 layer.bias.assign(ops.convert_to_numpy(layer.bias) + shift)
-
-
-def _set_running(correction):
-    global _running
-    _running = correction

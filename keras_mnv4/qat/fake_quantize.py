@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_mnv4.qat import quantizers
-from keras_mnv4.qat.bias_correction import BiasCorrection
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -30,6 +29,7 @@ class FakeQuantize(keras.layers.Layer):
             raise TypeError(f"`quantizer` must be a `keras_mnv4.qat.Quantizer`. Received: quantizer={quantizer!r}")
         self.quantizer = quantizer
         self._calibration = None  # a list while `calibrate` runs: the ranges of the batches seen
+        self.correction = None  # a `BiasCorrection` while `correct_biases` runs
 
     def build(self, input_shape):
         self._engine = _engine(self.quantizer)
@@ -38,9 +38,8 @@ class FakeQuantize(keras.layers.Layer):
     def call(self, inputs, training=False):
         if self._calibration is not None:
             return self._observe(inputs)
-        correction = BiasCorrection.running()
-        if correction is not None:
-            return correction.round_half(self._round, inputs)
+        if self.correction is not None:
+            return self.correction.round_half(self._round, inputs)
         return self._round(inputs, training)
 
     def _round(self, inputs, training=False):
@@ -69,6 +68,7 @@ class FakeQuantize(keras.layers.Layer):
         """Makes the range reach from `-least` to `least` where it does not yet; one number, or one a channel."""
         if self._state:
             low, high = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
+            least = ops.max(least) if not len(high.shape) else least
             self._set_range(ops.minimum(low, -least), ops.maximum(high, least))
 
     def _observe(self, inputs):

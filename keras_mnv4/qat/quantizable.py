@@ -20,6 +20,11 @@ class QuantizableLayer(keras.layers.Layer):
         self.quantization = quantization
 
     @property
+    def obstacle(self):
+        """What keeps this layer, once it is built, from being quantised; None if nothing does."""
+        return None
+
+    @property
     def quantizable_parts(self):
         """Names of the parts that a policy may address below this layer, once it is built."""
         return (ITSELF,)
@@ -33,6 +38,12 @@ class QuantizableLayer(keras.layers.Layer):
         if part == ITSELF:
             return self.quantization
         return (self.quantization or {}).get(part)
+
+    def freeze_parts(self):
+        """Freezes the layers inside a layer that was made with `trainable=False`; they are made after it was said."""
+        if not self.trainable:
+            for layer in self._flatten_layers(include_self=False):
+                layer.trainable = False
 
     def make_output_quantizer(self, part, name="output_quantizer"):
         """A `FakeQuantize` for what `part` gives out, or None if that stays in float."""

@@ -101,6 +101,8 @@ def calibrate(model, data, batch_size=32):
 def freeze_statistics(model):
     """Freezes the batch normalisations of a model: from here on they normalise in training as they do at inference.
 
+    Statistics, scales and shifts stay as they are. A saved model does not remember it: call it again after loading.
+
     Worth doing before the last epochs of quantisation-aware training at the latest: an integer file has one fixed scale
     and shift for each channel, and this is what the weights should be trained for. Call it before `compile`.
 
@@ -134,11 +136,12 @@ class _Quantization:
                 f"No rule of policy `{self.policy.name}` matches `{path}`. Add a rule for it; one without quantisers, "
                 f"`Rule({path!r})`, leaves it in float."
             )
-        return LayerQuantization(rule.weights, rule.outputs)
+        return rule.quantization
 
     def clone(self, layer):
         config = layer.get_config()
         if isinstance(layer, QuantizableLayer):
+            self.check(layer)
             parts = {part: self.quantization(f"{layer.name}/{part}".strip("/")) for part in layer.quantizable_parts}
             quantization = parts.get(ITSELF, parts)
             config["quantization"] = keras.saving.serialize_keras_object(quantization)
@@ -153,6 +156,14 @@ class _Quantization:
                     f"float: put `Rule({layer.name!r})` first in the policy."
                 )
         return type(layer).from_config(config)
+
+    def check(self, layer):
+        """Raises if the policy would quantise a layer that cannot be."""
+        if layer.obstacle is not None and self.quantization(f"{layer.name}/{layer.obstacle}") != LayerQuantization():
+            raise ValueError(
+                f"Layer `{layer.name}` ({type(layer).__name__}) cannot be quantised yet because of its "
+                f"{layer.obstacle}. Leave it in float: put `Rule('{layer.name}.*')` first in the policy."
+            )
 
     def call(self, layer, *args, **kwargs):
         if isinstance(layer, layers.Rescaling) and _is_input(args[0]):

@@ -61,6 +61,7 @@ def test_real_photos_are_recognised(number):
     assert (predicted == np.array(labels)).sum() >= 17
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_integer_file_without_training_agrees_with_float(real_photos, tmp_path):
     """Calibrated on these photos and others, without their labels."""

@@ -12,6 +12,7 @@ from conftest import tiny_network
 
 from keras_mnv4 import export
 from keras_mnv4 import qat
+from keras_mnv4.applications import CHECKPOINTS
 from keras_mnv4.applications import MobileNetV4ConvLarge
 from keras_mnv4.applications import MobileNetV4ConvMedium
 from keras_mnv4.applications import MobileNetV4ConvSmall
@@ -44,7 +45,7 @@ def quantized(photos):
     ("build", "padding"),
     [
         (MobileNetV4ConvSmall, "same"),
-        (MobileNetV4ConvMedium, "same"),
+        pytest.param(MobileNetV4ConvMedium, "same", marks=pytest.mark.slow),
         pytest.param(MobileNetV4ConvSmall, "symmetric", marks=pytest.mark.slow),
         pytest.param(MobileNetV4ConvLarge, "same", marks=pytest.mark.slow),
     ],
@@ -218,6 +219,26 @@ def test_wrong_arguments_are_named(make, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export.to_litert(make(), tmp_path / "m.tflite", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("checkpoint", ["e2400_r224_in1k", "e3600_r256_in1k"])
+def test_preprocessing_that_bytes_cannot_go_through_is_refused(checkpoint, tmp_path):
+    """ImageNet's mean of each colour, and a mean of half a byte: not an integer file with the wrong colours."""
+    preprocessing = next(each.preprocessing for each in CHECKPOINTS if each.tag == checkpoint)
+    inputs = keras.Input((32, 32, 3))
+    bare = tiny(include_preprocessing=False, input_tensor=preprocessing.make_layer(name="preprocessing")(inputs))
+    with pytest.raises(ValueError, match="include_preprocessing=False"):
+        export.to_litert(qat.quantize_model(bare), tmp_path / "m.tflite")
+
+
+def test_half_precision_is_refused(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with pytest.raises(ValueError, match="build it in float32"):
+        export.to_litert(model, tmp_path / "m.tflite", target="float")
 
 
 def test_models_without_preprocessing_take_scaled_pictures(photos, tmp_path):

@@ -4,8 +4,12 @@ from conftest import randomize_statistics
 
 from keras_mnv4 import export
 from keras_mnv4 import qat
+from keras_mnv4.applications import MQA
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
 from keras_mnv4.applications import MobileNetV4ConvSmall
-from keras_mnv4.applications import MobileNetV4HybridMedium
+from keras_mnv4.applications import build_network
+from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.export import onnx
 
 pytestmark = pytest.mark.tensorflow
@@ -25,11 +29,21 @@ def test_onnx_runtime_gives_the_keras_models_outputs(model, real_photos, tmp_pat
     np.testing.assert_allclose(outputs, model.predict(photos.astype("float32"), verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [pytest.param((224, 224), marks=pytest.mark.slow), (160, 224)])
-def test_hybrids_in_float_files(size, real_photos, tmp_path):
+HYBRID = Architecture("hybrid", (Conv(16, kernel=3, stride=2), MQA(16, heads=2, key_dim=8, kv_stride=2)))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        (HYBRID, (32, 48)),
+        pytest.param(ARCHITECTURES["MobileNetV4HybridMedium"], (224, 224), marks=pytest.mark.slow),
+        pytest.param(ARCHITECTURES["MobileNetV4HybridMedium"], (160, 224), marks=pytest.mark.slow),
+    ],
+)
+def test_hybrids_in_float_files(architecture, size, real_photos, tmp_path):
     """ONNX and TFLite; also where height and width differ."""
-    model = MobileNetV4HybridMedium(weights=None, input_shape=(*size, 3), classifier_activation=None)
-    photos = real_photos(4, 224)[:, : size[0]].astype("float32")
+    model = build_network(architecture, input_shape=(*size, 3), classifier_activation=None)
+    photos = real_photos(4, size[1])[:, : size[0]].astype("float32")
     randomize_statistics(model)
     expected = model.predict(photos, verbose=0)
     export.to_onnx(model, tmp_path / "m.onnx", samples=photos)

@@ -1,8 +1,14 @@
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_mnv4.layers import Classifier
+
+
+def test_maps_of_more_than_a_pixel_are_refused():
+    with pytest.raises(ValueError, match="GlobalAveragePooling2D"):
+        Classifier(5).build((None, 7, 7, 8))
 
 
 def test_is_a_dense_layer():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from conftest import fit_statistics
 from conftest import randomize_statistics
 from conftest import tiny_network
@@ -21,12 +22,21 @@ def test_means_of_the_logits_are_those_of_the_float_model(real_photos):
     assert after.mean() < 0.1 * before.mean()
 
 
-def test_without_rounding_there_is_nothing_to_correct(real_photos):
+@pytest.mark.parametrize("fault", ["float model", "no data"])
+def test_what_cannot_be_corrected_is_refused(fault, real_photos):
     photos = real_photos(4, 32).astype("float32")
-    model = randomize_statistics(tiny_network())
-    nothing = qat.Policy((qat.Rule(r".*"),))
-    quantized = qat.quantize_model(model, nothing)
-    before = [np.array(weight) for weight in quantized.get_weights()]
-    qat.correct_biases(quantized, photos)
-    for old, new in zip(before, quantized.get_weights(), strict=True):
+    model = tiny_network() if fault == "float model" else qat.quantize_model(tiny_network())
+    before = [np.array(weight) for weight in model.get_weights()]
+    with pytest.raises(ValueError, match=r"no quantisers|at least one input"):
+        qat.correct_biases(model, photos if fault == "float model" else photos[:0])
+    for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_models_compute_as_before_after_a_failure(real_photos):
+    photos = real_photos(4, 32).astype("float32")
+    quantized = qat.quantize_model(tiny_network())
+    expected = ops.convert_to_numpy(quantized(photos))
+    with pytest.raises(ValueError, match="incompatible"):
+        qat.correct_biases(quantized, photos[..., :2])
+    np.testing.assert_array_equal(ops.convert_to_numpy(quantized(photos)), expected)

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -5,11 +6,15 @@ import sys
 import keras
 import numpy as np
 import pytest
+from conftest import TINY
 from conftest import randomize_statistics
 from conftest import tiny_network as tiny
 from keras import layers
 
 from keras_mnv4 import qat
+from keras_mnv4.applications import MQA
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import build_network
 
 
 def pictures(count=8, size=32):
@@ -182,6 +187,32 @@ def test_float_model_is_left_as_it_was():
     qat.quantize_model(model, "w4a8")
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("architecture", "layer", "obstacle"),
+    [
+        (dataclasses.replace(TINY, anti_aliasing="blur"), "block_2", "anti-aliasing"),
+        (Architecture("hybrid", (*TINY.blocks[:2], MQA(8, heads=2, key_dim=4))), "block_2", "attention"),
+    ],
+)
+def test_what_cannot_be_quantised_yet_is_named_with_the_way_out(architecture, layer, obstacle):
+    model = build_network(architecture, classes=3, input_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match=rf"`{layer}` .* because of its {obstacle}\. .*Rule\('{layer}\.\*'\)"):
+        qat.quantize_model(model)
+    qat.quantize_model(model, qat.Policy((qat.Rule(f"{layer}.*"), *qat.get_policy("w8a8").rules)))
+
+
+def test_frozen_networks_stay_frozen_in_files_and_twins(tmp_path):
+    model = randomize_statistics(tiny())
+    model.trainable = False
+    model.save(tmp_path / "frozen.keras")
+    for again in (keras.models.load_model(tmp_path / "frozen.keras"), qat.quantize_model(model)):
+        assert not again.trainable_variables
+        before = again.get_layer("stem").norm.moving_mean.numpy().copy()
+        again(pictures(), training=True)
+        np.testing.assert_array_equal(again.get_layer("stem").norm.moving_mean.numpy(), before)
 
 
 def test_frozen_statistics_stay_while_weights_train():
