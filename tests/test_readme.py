@@ -5,6 +5,11 @@ import keras
 import pytest
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(example):
+    exec(compile(example, str(README), "exec"), {})
 
 
 @pytest.mark.tensorflow
@@ -18,7 +23,17 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(keras.Model, "fit", fit_one_batch)
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    exec(compile(example, str(README), "exec"), {})
+    run(EXAMPLES[0])
     assert "All 60 operators map to the Edge TPU" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"digits.tflite", "digits_app.tflite"}
+
+
+@pytest.mark.once
+def test_the_pretrained_example_knows_a_cat(tmp_path, monkeypatch, capsys):
+    import skimage
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.open(pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png").save("cat.jpg")
+    run(EXAMPLES[1])
+    assert "tabby" in capsys.readouterr().out
