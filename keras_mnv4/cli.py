@@ -10,6 +10,9 @@ MODELS = {
     "conv_small": "MobileNetV4ConvSmall",
     "conv_medium": "MobileNetV4ConvMedium",
     "conv_large": "MobileNetV4ConvLarge",
+    "efficientnet_lite0": "EfficientNetLite0",
+    "efficientnet_lite1": "EfficientNetLite1",
+    "efficientnet_lite2": "EfficientNetLite2",
 }
 
 
@@ -165,7 +168,7 @@ def _parser():
     added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras")
     added.add_argument("model", help="a .keras file of `mnv4 train`")
     added.add_argument("--policy", default="w8a8")
-    added.add_argument("--epochs", type=int, default=2, help="0: calibrate only")
+    added.add_argument("--epochs", type=int, default=2, help="0: calibrate and correct biases only")
 
     added = add(export, "write a verified TFLite or ONNX file", out="model.tflite")
     added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")

@@ -13,6 +13,13 @@ from rich.progress import track
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 CACHE_BYTES = 2**30  # decoded pictures are kept in memory while a set is no larger than this
 SPLITS = ("train", "validation", "test")
+SPLIT_FOLDERS = {
+    "train": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 SHARES = (0.6, 0.1, 0.3)  # of a folder without splits of its own
 
 
@@ -88,8 +95,9 @@ class PictureData:
 def load_image_folder(directory, size, batch_size=32, seed=0):
     """Loads a folder of images with one sub-folder for each class.
 
-    A folder that has `train` and `test` sub-folders, each with classes in it, is split as it says; `validation` is
-    taken from `train` if it is not there. Any other folder is split 60 : 10 : 30, class by class.
+    A folder that has sub-folders `train` and `test`, each with classes in it, is split as it says. A third may be called
+    `validation`, `valid` or `val`; else a tenth of `train` is taken. Where there is no `test`, as in ImageNet's layout,
+    it is that third that is tested on. Any other folder is split 60 : 10 : 30, class by class.
 
     Args:
         directory: the folder.
@@ -101,15 +109,14 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
         A `PictureData`. Files that are not readable images are left out and listed in `skipped`.
 
     Raises:
-        ValueError: if there is no such folder, fewer than two classes, or a class with too few pictures to split.
+        ValueError: if there is no such folder, fewer than two classes, a class with too few pictures to split, or a
+            folder of only one split.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise ValueError(f"`directory` must be a folder of images. Received: {str(directory)!r}")
-    if all((directory / split).is_dir() for split in ("train", "test")):
-        files = {split: _class_files(directory / split) for split in SPLITS if (directory / split).is_dir()}
-    else:
-        files = {"all": _class_files(directory)}
+    files = {split: _class_files(folder) for split, folder in _split_folders(directory).items()}
+    files = files or {"all": _class_files(directory)}
     names = tuple(sorted(next(iter(files.values()))))
     if len(names) < 2:
         raise ValueError(
@@ -128,6 +135,20 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
     elif "validation" not in sets:
         sets.update(_split(*sets["train"], (0.9, 0.1), ("train", "validation"), names, seed))
     return _picture_data(names, sets, size, batch_size, seed, tuple(skipped))
+
+
+def _split_folders(directory):
+    """The folders of the splits, by the names of `SPLITS`; none if `directory` holds classes."""
+    found = {name: directory / name for name in SPLIT_FOLDERS if (directory / name).is_dir()}
+    folders = {SPLIT_FOLDERS[name]: folder for name, folder in found.items()}
+    if "test" not in folders and "validation" in folders:
+        folders["test"] = folders.pop("validation")
+    if found and not {"train", "test"} <= folders.keys():
+        raise ValueError(
+            f"`{directory}` has the folder of a split, {sorted(found)}, but not both of `train` and `test`. Name them "
+            "so, or rename a class that is called like a split."
+        )
+    return folders
 
 
 def load_digits(size=64, batch_size=32, seed=0):

@@ -27,12 +27,36 @@ def test_a_split_is_the_same_for_the_same_seed_only(photo_folder):
 
 
 def test_given_splits_are_kept_and_validation_is_taken_from_training(tmp_path):
-    for split, count in (("train", 10), ("test", 2)):
-        for name in ("a", "b"):
-            for index in range(count):
-                write(tmp_path / split / name / f"{index}.png", (index, 0, 0))
+    write_splits(tmp_path, {"train": 10, "test": 2})
     loaded = data.load_image_folder(tmp_path, 32)
     assert [getattr(loaded, split).num_pictures for split in data.SPLITS] == [18, 2, 4]
+
+
+def write_splits(folder, counts):
+    for split, count in counts.items():
+        for name in ("a", "b"):
+            for index in range(count):
+                write(folder / split / name / f"{index}.png", (index, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"train": 10, "test": 2, "valid": 3}, [20, 6, 4]),
+        ({"train": 10, "val": 3}, [18, 2, 6]),  # ImageNet's: tested on what it calls validation
+    ],
+)
+def test_splits_may_go_by_other_names(counts, expected, tmp_path):
+    write_splits(tmp_path, counts)
+    loaded = data.load_image_folder(tmp_path, 32)
+    assert loaded.class_names == ("a", "b")
+    assert [getattr(loaded, split).num_pictures for split in data.SPLITS] == expected
+
+
+def test_the_folder_of_one_split_is_not_taken_for_a_class(tmp_path):
+    write_splits(tmp_path, {"train": 3, "cats": 3})
+    with pytest.raises(ValueError, match=r"\['train'\], but not both"):
+        data.load_image_folder(tmp_path, 32)
 
 
 def test_batches_are_float_bytes_and_an_epoch_holds_every_picture(photo_folder):
