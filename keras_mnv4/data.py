@@ -95,9 +95,9 @@ class PictureData:
 def load_image_folder(directory, size, batch_size=32, seed=0):
     """Loads a folder of images with one sub-folder for each class.
 
-    A folder that has sub-folders `train` and `test`, each with classes in it, is split as it says. A third may be called
-    `validation`, `valid` or `val`; else a tenth of `train` is taken. Where there is no `test`, as in ImageNet's layout,
-    it is that third that is tested on. Any other folder is split 60 : 10 : 30, class by class.
+    A folder that has sub-folders `train` and `test`, each with classes in it, is split as it says. A third may be
+    called `validation`, `valid` or `val`; else a tenth of `train` is taken. Where there is no `test`, as in ImageNet's
+    layout, it is that third that is tested on. Any other folder is split 60 : 10 : 30, class by class.
 
     Args:
         directory: the folder.
