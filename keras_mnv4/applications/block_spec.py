@@ -19,18 +19,19 @@ class BlockSpec:
 
     filters: int
 
+    KERNELS = ()  # fields that are kernel sizes
+    OPTIONAL = ()  # fields that may be 0 or None, for a part that is left out
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            self._check(field.name, getattr(self, field.name), may_be_none=field.name == "expand")
-
-    def _check(self, name, value, may_be_none):
-        if value is None and may_be_none:
-            return
-        least = 0 if name in ("start", "middle") else 1
-        if not isinstance(value, (int, float)) or value < least:
-            raise ValueError(f"`{name}` must be a number of at least {least}. Received: {self}")
-        if name in ("kernel", "start", "middle") and value and value % 2 == 0:
-            raise ValueError(f"Kernel sizes must be odd. Received: {self}")
+            name, value = field.name, getattr(self, field.name)
+            if name in self.OPTIONAL and not value:
+                continue
+            is_number = isinstance(value, (int, float) if name == "expand" else int)
+            if not is_number or value <= 0:
+                raise ValueError(f"`{name}` must be a positive number. Received: {self}")
+            if name in self.KERNELS and value % 2 == 0:
+                raise ValueError(f"`{name}` must be odd, a kernel size. Received: {self}")
 
     def scaled(self, alpha):
         """The same block with its output channels scaled by `alpha`, rounded to a multiple of 8."""
@@ -54,11 +55,11 @@ class BlockSpec:
         """The block as a Keras layer.
 
         Args:
-            style: the `keras_mnv4.applications.Style` of the whole network.
+            style: the `keras_mnv4.applications.network.Style` of the whole network.
             name: name of the layer.
             drop_path_rate: rate of stochastic depth, for blocks with a branch to leave out.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement `make_layer`")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Conv(BlockSpec):
     _: dataclasses.KW_ONLY
     kernel: int
     stride: int = 1
+
+    KERNELS = ("kernel",)
 
     def make_layer(self, style, name, drop_path_rate=0.0):
         return layers.ConvNormAct(
@@ -89,6 +92,8 @@ class FusedIB(BlockSpec):
     kernel: int
     expand: float
     stride: int = 1
+
+    KERNELS = ("kernel",)
 
     def make_layer(self, style, name, drop_path_rate=0.0):
         return layers.FusedInvertedBottleneck(
@@ -116,6 +121,9 @@ class UIB(BlockSpec):
     start: int = 0
     middle: int = 0
     stride: int = 1
+
+    KERNELS = ("start", "middle")
+    OPTIONAL = ("expand", "start", "middle")
 
     def __post_init__(self):
         super().__post_init__()

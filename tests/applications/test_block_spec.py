@@ -42,6 +42,9 @@ def test_width_scales_filters_and_nothing_else():
         (UIB, {"filters": 8, "expand": 2, "stride": 2}),
         (UIB, {"filters": 8, "expand": 2, "start": 4}),
         (UIB, {"filters": 0, "expand": 2}),
+        (FusedIB, {"filters": 8, "kernel": 3, "expand": None}),
+        (Conv, {"filters": 48.5, "kernel": 3}),
+        (Conv, {"filters": 8, "kernel": 3, "stride": 1.5}),
         (MQA, {"filters": 8, "heads": 0, "key_dim": 8}),
     ],
 )
