@@ -5,6 +5,13 @@ import dataclasses
 from keras_mnv4 import layers
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 
+BLOCK = "block_"  # what the names of a network's blocks begin with, numbers from 1 behind it
+
+
+def blocks_of(model):
+    """The layers that a table's rows have become in a model, in order, without the stem."""
+    return [layer for layer in model.layers if layer.name.startswith(BLOCK)]
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:

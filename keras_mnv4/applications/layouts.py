@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mnv4 import layers
+from keras_mnv4.applications.block_spec import blocks_of
 
 DENSE = (2, 3, 1, 0)  # (filters, channels, height, width) -> (height, width, channels, filters)
 DEPTHWISE = (2, 3, 0, 1)  # (channels, 1, height, width) -> (height, width, channels, 1)
@@ -76,7 +77,7 @@ def timm_tensors(model):
 
 def _timm_layers(model):
     """Pairs of timm's name and layer. A stage begins at each stride; the last convolution is one of its own."""
-    blocks = [layer for layer in model.layers if layer.name.startswith("block_")]
+    blocks = blocks_of(model)
     stage, index = -1, 0
     yield "stem", model.get_layer("stem")
     for block in blocks:
@@ -130,8 +131,7 @@ def _timm_part(part, block, is_fused):
 
 def efficientnet_tensors(model):
     """The tensors of an EfficientNet-Lite as the PyTorch ports call them."""
-    blocks = [layer for layer in model.layers if layer.name.startswith("block_")]
-    *blocks, last = blocks
+    *blocks, last = blocks_of(model)
     slots = _conv(model.get_layer("stem"), "_conv_stem", "_bn0")
     parts = {
         "expand": ("_expand_conv", "_bn0"),

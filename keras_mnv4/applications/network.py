@@ -8,6 +8,7 @@ from keras import layers
 
 from keras_mnv4.applications import arguments
 from keras_mnv4.applications import weights as pretrained
+from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import BlockSpec
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.preprocessing import BYTES
@@ -159,7 +160,7 @@ def build_network(
     x = stem.scaled(stem_alpha).make_layer(stem_style, "stem")(x)
     for index, block in enumerate(body):
         rate = drop_path_rate * index / len(body)
-        x = block.scaled(alpha).make_layer(style, f"block_{index + 1}", rate)(x)
+        x = block.scaled(alpha).make_layer(style, f"{BLOCK}{index + 1}", rate)(x)
 
     if include_top:
         x = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")(x)

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_mnv4.applications.block_spec import blocks_of
+
 C5 = ("block", "conv")
 
 
@@ -32,8 +34,8 @@ def feature_pyramid(model, levels=(2, 3, 4, 5), c5="block"):
     if c5 not in C5:
         raise ValueError(f"`c5` must be of {C5}. Received: c5={c5!r}")
     maps, reduction = {}, 0
-    blocks = [layer for layer in model.layers if layer.name == "stem" or layer.name.startswith("block_")]
-    for layer in blocks if c5 == "conv" else blocks[:-1]:
+    *blocks, conv = model.get_layer("stem"), *blocks_of(model)
+    for layer in (*blocks, conv) if c5 == "conv" else blocks:
         reduction += {1: 0, 2: 1}[layer.strides]
         maps[reduction] = layer.output
     missing = [level for level in levels if level not in maps]
