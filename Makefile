@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 CLIENT := .venv-mediapipe
 BIN := $(VENV)/bin
-WORKERS := --numprocesses auto --maxprocesses 4
+WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test test-slow lint format bench clean
