@@ -45,7 +45,9 @@ def network(number, **arguments):
     return getattr(applications, f"EfficientNetLite{number}")(weights="imagenet", **arguments)
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    "number", [0, pytest.param(1, marks=pytest.mark.once), pytest.param(2, marks=pytest.mark.once)]
+)
 def test_real_photos_are_recognised(number):
     model = network(number)
     assert model.count_params() == SIZES[number]

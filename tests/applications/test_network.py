@@ -92,6 +92,7 @@ def test_channels_first_networks_compute():
         keras.config.set_image_data_format(before)
 
 
+@pytest.mark.once  # of attention alone, on every backend: tests/layers/test_attention.py
 def test_hybrids_survive_a_file(tmp_path):
     model = MobileNetV4HybridMedium(weights=None, classes=3, input_shape=(64, 96, 3), alpha=0.5)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype("float32")

@@ -17,6 +17,7 @@ def test_maps_are_the_model_gardens(name):
     assert tuple(each.shape[-1] for each in pyramid.output.values()) == channels
 
 
+@pytest.mark.once
 def test_sizes_halve_and_a_classifier_will_do():
     model = MobileNetV4ConvSmall(weights=None, input_shape=(64, 96, 3), classes=3)
     pyramid = feature_pyramid(model, (1, 3, 5), c5="conv")
