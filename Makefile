@@ -4,6 +4,8 @@ VENV := .venv
 CLIENT := .venv-mediapipe
 BIN := $(VENV)/bin
 WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Tests compile much and compute little.
+QUICK_XLA := --xla_backend_optimization_level=0
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test test-slow lint format bench clean
@@ -13,7 +15,7 @@ demo: $(VENV)/.demo  ## the whole job on handwritten digits: train, quantise, ex
 
 test: $(VENV)/.test $(CLIENT)/.done  ## the test suite, on TensorFlow and then on JAX
 	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest $(WORKERS) --cov
-	KERAS_BACKEND=jax $(BIN)/pytest $(WORKERS) -m "not tensorflow and not once and not slow"
+	KERAS_BACKEND=jax XLA_FLAGS=$(QUICK_XLA) $(BIN)/pytest $(WORKERS) -m "not tensorflow and not once and not slow"
 
 test-slow: $(VENV)/.test $(CLIENT)/.done  ## the checks that take minutes each
 	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest -m slow

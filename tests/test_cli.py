@@ -134,7 +134,8 @@ assert "tensorflow" not in sys.modules
 
 @pytest.mark.tensorflow  # for the last lines; the rest is a process of its own
 def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp_path):
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    quickly = "--xla_backend_optimization_level=0"
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": quickly}
     done = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", BLOCKED, str(photo_folder), str(tmp_path / "q.keras")],
         env=environment,

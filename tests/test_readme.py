@@ -13,6 +13,7 @@ def run(example):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.no_cover
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     """As it stands, but for training on one batch, without compiling."""
     fit = keras.Model.fit

@@ -11,7 +11,8 @@ from keras_mnv4 import applications
 from keras_mnv4.applications import efficientnet_lite
 from keras_mnv4.applications import mobilenet_v4
 
-pytestmark = pytest.mark.once
+# `no_cover` is pytest-cov's: what these run many times is covered elsewhere, and measuring takes a third more time.
+pytestmark = [pytest.mark.once, pytest.mark.no_cover]
 
 
 @pytest.fixture(params=family.CONSTRUCTORS)

@@ -8,6 +8,7 @@ from keras_mnv4.applications import feature_pyramid
 
 
 @pytest.mark.once
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", family.MODEL_GARDEN)
 def test_maps_are_the_model_gardens(name):
     """Channels of its endpoints, by tf-models-official 2.20.0; for detectors, without a fixed size."""

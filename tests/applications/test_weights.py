@@ -226,6 +226,8 @@ def fetch(tmp_path):
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(tmp_path / "cache"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            # Without a network its client would try again for half a minute.
+            "HF_HUB_OFFLINE": "" if content else "1",
             weights.HAND_PLACED: str(tmp_path / "none"),
             "KERAS_BACKEND": keras.backend.backend(),
             "HOME": str(tmp_path),
