@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mnv4.applications import MQA
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
@@ -88,6 +89,13 @@ TINY = Architecture(
 def tiny_network(**arguments):
     """A network with one block of each kind, of three classes and 32 pixels, that compiles in seconds."""
     return build_network(TINY, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+
+
+def tiny_hybrid(**arguments):
+    """The first blocks of the tiny network, then attention with keys of every fourth pixel, and of every one."""
+    blocks = (*TINY.blocks[:3], MQA(16, heads=2, key_dim=8, kv_stride=2), MQA(16, heads=2, key_dim=8))
+    architecture = Architecture("tiny_hybrid", blocks, layer_scale=TINY.layer_scale)
+    return build_network(architecture, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
 
 
 def flat_layers(model, kind):

@@ -146,5 +146,5 @@ def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp
     assert done.returncode == 0, done.stderr[-3000:]
     # A file made there, with portable quantisers, opens here with TFMOT's.
     loaded = keras.models.load_model(tmp_path / "q.keras")
-    engine = loaded.get_layer("stem").output_quantizer._engine.quantizer
+    engine = loaded.get_layer("stem").output_quantizer.engine.quantizer
     assert type(engine).__module__.startswith("tensorflow_model_optimization")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mnv4.export import metadata
+from keras_mnv4.export.containers import int8_containers
 from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import check_edgetpu
 from keras_mnv4.export.runtime import LiteRTModel
@@ -30,17 +31,20 @@ class Target:
     Args:
         io_dtype: type of input and output.
         is_integer: whether all arithmetic is on integers; such files want a model from `quantize_model`.
+        has_int4: whether kernels of 4 bits are stored in 4 bits; otherwise in 8, as all that has fewer bits.
         on_edgetpu: whether the file must map to the Edge TPU.
         has_labels: whether it carries class names and normalisation as metadata.
     """
 
     io_dtype: str
     is_integer: bool
+    has_int4: bool = False
     on_edgetpu: bool = False
     has_labels: bool = False
 
 
 TARGETS = {
+    "cpu": Target("int8", is_integer=True, has_int4=True),
     "edgetpu": Target("int8", is_integer=True, on_edgetpu=True),
     "app": Target("uint8", is_integer=True, has_labels=True),
     "float": Target("float32", is_integer=False),
@@ -113,7 +117,8 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     for layer in model._flatten_layers():
         if hasattr(layer, "widen_weight_ranges"):
             layer.widen_weight_ranges()
-    content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
+    with int8_containers(model, keep_int4=chosen.has_int4):
+        content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
     if chosen.is_integer:
         islands = float_layers(read_tflite(content), model)
         if islands:

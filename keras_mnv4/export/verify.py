@@ -10,7 +10,8 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
-MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE")  # hand values on, or from one integer type to another
+MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
+CLIPPING_OP = "MAXIMUM"  # the end of an operator with codes of fewer than 8 bits
 
 
 class ExportError(RuntimeError):
@@ -97,9 +98,11 @@ def compare_parts(content, model, inputs):
         interpreter.set_tensor(runner.input["index"], codes[None])
         interpreter.invoke()
         for index, seen in values.items():
-            seen.append(interpreter.get_tensor(index)[0])
+            value = interpreter.get_tensor(index)
+            seen.append(value[0] if value.shape[0] == 1 else value)  # matrices have no axis of pictures
 
     producers = {operator.outputs[0].index: operator for operator in file.operators}
+    clipped = {operator.inputs[0].index: operator for operator in file.operators if operator.kind == CLIPPING_OP}
 
     def real(tensor):
         while tensor.index in producers and producers[tensor.index].kind == "PAD":  # the Keras layer pads, too
@@ -108,9 +111,11 @@ def compare_parts(content, model, inputs):
 
     agreements = []
     for operator in file.operators:
-        if operator.kind in MOVING_OPS:
+        if operator.kind in (*MOVING_OPS, CLIPPING_OP):
             continue
         output = operator.outputs[0]
+        if output.index in clipped:
+            output = clipped[output.index].outputs[0]
         path = layer_path(output.name, model)
         activations = [tensor for tensor in operator.inputs if tensor is not None and tensor.index in values]
         expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
@@ -154,13 +159,17 @@ def layer_path(tensor_name, model):
             layer = _named(segment, model.layers)
             if layer is None:
                 continue
-            parts = layer.quantizable_parts if isinstance(layer, QuantizableLayer) else ()
-            inner = segments[start + 1] if start + 1 < len(segments) else ""
-            part = next((part for part in parts if part and re.fullmatch(rf"{part}(_quantizer)?(_\d+)?", inner)), "")
-            if not part and "add" in parts and re.match(r"add(_\d+)?$", inner):
-                part = "add"
+            parts = layer.operator_parts if isinstance(layer, QuantizableLayer) else ()
+            parts = sorted(parts, key=len, reverse=True)  # `expand/downsample` before `expand`
+            inner = "/".join(segments[start + 1 :])
+            part = next((part for part in parts if part and _scope(part).match(inner)), "")
             return f"{layer.name}/{part}".rstrip("/")
     return tensor_name
+
+
+def _scope(part):
+    """What the scopes of `part` look like: those of its layers and of its quantiser, with the numbers of calls."""
+    return re.compile(r"(_\d+)?/".join(part.split("/")) + r"(_quantizer)?(_\d+)?(/|$)")
 
 
 def _named(segment, layers):

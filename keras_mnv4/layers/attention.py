@@ -3,9 +3,13 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.batch_norm import BatchNorm
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.residual import ResidualChain
+from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
+
+PRODUCTS = ("logits", "softmax", "context")  # the parts of attention that have no weights
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -97,11 +101,30 @@ class SpatialAttention(QuantizableLayer):
         self.key = self._project("key", kv_heads * key_dim)
         self.value = self._project("value", kv_heads * key_dim)
         self.output_projection = self._project("output", filters, layer_scale=layer_scale)
+        self.quantizers = {part: self.make_output_quantizer(part, name=f"{part}_quantizer") for part in PRODUCTS}
         self.freeze_parts()
 
     @property
     def obstacle(self):
-        return "attention"
+        if self.kv_heads > 1:
+            return "several heads of keys"
+        return "query strides" if self.query_strides > 1 else None
+
+    @property
+    def quantizable_parts(self):
+        return (*(layer.name for layer in self.convolutions), *PRODUCTS)
+
+    def compute_part(self, part, *inputs):
+        if part in PRODUCTS:
+            return self._compute(part, *inputs)
+        (layer,) = (layer for layer in self.convolutions if layer.name == part)
+        return layer.compute_part(ITSELF, *inputs)
+
+    def _compute(self, part, *inputs, training=False):
+        with keras.name_scope(part):  # by which exporters know what comes from here
+            outputs = ops.softmax(*inputs) if part == "softmax" else _product(*inputs)
+        quantizer = self.quantizers[part]
+        return outputs if quantizer is None else quantizer(outputs, training=training)
 
     @property
     def convolutions(self):
@@ -121,6 +144,9 @@ class SpatialAttention(QuantizableLayer):
         self.key.build(kv_shape)
         self.value.build(kv_shape)
         self.output_projection.build(self.query.compute_output_shape(input_shape))
+        for quantizer in self.quantizers.values():
+            if quantizer is not None:
+                quantizer.build((None, None, None))
 
     def call(self, inputs, training=False):
         query_inputs, key_inputs, value_inputs = inputs, inputs, inputs
@@ -131,23 +157,32 @@ class SpatialAttention(QuantizableLayer):
         if self.kv_strides > 1:
             key_inputs = self.key_down(inputs, training=training)
             value_inputs = self.value_down(inputs, training=training)
-        queries = self._channels_last(self.query(query_inputs))
-        keys = self._channels_last(self.key(key_inputs))
-        values = self._channels_last(self.value(value_inputs))
-        outputs = ops.reshape(self._attend(queries, keys, values), ops.shape(queries))
+        queries = self._channels_last(self.query(query_inputs, training=training))
+        keys = self._channels_last(self.key(key_inputs, training=training))
+        values = self._channels_last(self.value(value_inputs, training=training))
+        outputs = ops.reshape(self._attend(queries, keys, values, training), ops.shape(queries))
         if self.query_strides > 1:
             outputs = self._scale_up(outputs, ops.shape(inputs))
         if self.data_format == "channels_first":
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
-        return self.output_projection(outputs)
+        return self.output_projection(outputs, training=training)
 
-    def _attend(self, queries, keys, values):
+    def _attend(self, queries, keys, values, training):
         """The weighted values, in the order of `queries` but of any shape."""
         batch = ops.shape(queries)[0]
         if self.kv_heads == 1:
-            queries = ops.reshape(queries, (batch, -1, self.key_dim))  # pixel and head in one axis
-            keys, values = (ops.reshape(heads, (batch, -1, self.key_dim)) for heads in (keys, values))
-            return ops.matmul(ops.softmax(ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))), values)
+            # Pixel and head in one axis. One picture needs no axis of pictures: without it converters make fully
+            # connected layers of the products, which are faster than batched ones.
+            is_one = queries.shape[0] == 1
+            shape = (-1, self.key_dim) if is_one else (batch, -1, self.key_dim)
+            queries, keys, values = (ops.reshape(heads, shape) for heads in (queries, keys, values))
+            values = ops.swapaxes(values, -1, -2)
+            if is_one and self.value.output_quantizer is not None:
+                # Rounded already: this only keeps converters from undoing the transposition.
+                values = self.value.output_quantizer.round_again(values)
+            logits = self._compute("logits", queries, keys, training=training)
+            weights = self._compute("softmax", logits, training=training)
+            return self._compute("context", weights, values, training=training)
         queries = ops.reshape(queries, (batch, -1, self.kv_heads, self.num_heads // self.kv_heads, self.key_dim))
         keys, values = (ops.reshape(heads, (batch, -1, self.kv_heads, self.key_dim)) for heads in (keys, values))
         weights = ops.softmax(ops.einsum("bqghd,bkgd->bqghk", queries, keys))
@@ -175,6 +210,7 @@ class SpatialAttention(QuantizableLayer):
             use_norm=False,
             kernel_initializer="glorot_uniform",  # under which hybrids train more stably than under He's
             data_format=self.data_format,
+            quantization=self.part_quantization(name),
             dtype=self.dtype_policy,
             name=name,
             **arguments,
@@ -190,6 +226,7 @@ class SpatialAttention(QuantizableLayer):
             norm_epsilon=self.norm_epsilon,
             kernel_initializer="glorot_uniform",
             data_format=self.data_format,
+            quantization=self.part_quantization(name),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -241,6 +278,11 @@ class SpatialAttention(QuantizableLayer):
         }
 
 
+def _product(rows, columns):
+    """The matrix of the products of all rows with all columns, each a row of its matrix."""
+    return ops.matmul(rows, ops.swapaxes(columns, -1, -2))
+
+
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class MobileMQA(ResidualChain):
     """The attention block of MobileNetV4's hybrids: normalisation, attention, and the sum with the input.
@@ -287,10 +329,11 @@ class MobileMQA(ResidualChain):
         self.layer_scale = layer_scale
 
     def make_chain(self, in_channels):
-        norm = keras.layers.BatchNormalization(
+        norm = BatchNorm(
             axis=-1 if self.data_format == "channels_last" else 1,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
+            quantization=self.part_quantization("norm"),
             dtype=self.dtype_policy,
             name="norm",
         )
@@ -306,6 +349,7 @@ class MobileMQA(ResidualChain):
             norm_momentum=self.norm_momentum,
             norm_epsilon=self.norm_epsilon,
             data_format=self.data_format,
+            quantization=self.quantization_below("attention"),
             dtype=self.dtype_policy,
             name="attention",
         )

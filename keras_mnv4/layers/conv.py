@@ -8,11 +8,16 @@ from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantizers import fake_quantize
 
 PADDINGS = ("same", "symmetric")
 ANTI_ALIASING = (None, "average", "blur")
 LEAST_KERNEL = 2.0**-12  # of a channel's bias: below that its kernel counts as zero
 BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
+BLUR_RANGE = 127 / (31 * 16)  # of its integer form, whose codes are then exact: 31, 62 and 124
+ACTIVATION = "activation"  # the part that is an activation too complex to be an end of the convolution's operator
+DOWNSAMPLE = "downsample"  # the part that pools or blurs
+SIMPLE_ACTIVATIONS = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -109,7 +114,7 @@ class ConvNormAct(QuantizableLayer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
-        self.norm = self.scale = self.kernel_quantizer = None
+        self.norm = self.scale = self.kernel_quantizer = self.linear_quantizer = None
         if use_norm:
             self.norm = keras.layers.BatchNormalization(
                 axis=self.channel_axis,
@@ -123,12 +128,27 @@ class ConvNormAct(QuantizableLayer):
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
+        if self.activation not in SIMPLE_ACTIVATIONS:
+            self.linear_quantizer = self.make_output_quantizer(ITSELF, name="linear_quantizer")
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
         self.freeze_parts()
 
     @property
-    def obstacle(self):
-        return None if self._conv_strides == self.strides else "anti-aliasing"
+    def operator_parts(self):
+        parts = [ITSELF]
+        if self.linear_quantizer is not None:
+            parts.append(ACTIVATION)
+        if self._conv_strides != self.strides:
+            parts.append(DOWNSAMPLE)
+        return tuple(parts)
+
+    def compute_part(self, part, *inputs):
+        if part == DOWNSAMPLE:
+            return self._downsample(*inputs)
+        if part == ACTIVATION:
+            return self._activate(*inputs)
+        outputs = self._convolve_and_normalize(*inputs)
+        return outputs if self.linear_quantizer is not None else self._activate(outputs)
 
     def build(self, input_shape):
         channels = input_shape[self.channel_axis]
@@ -150,10 +170,15 @@ class ConvNormAct(QuantizableLayer):
             self.scale.build(output_shape)
         if self.kernel_quantizer is not None:
             self.kernel_quantizer.build(self._channels_at_end(self.kernel).shape)
-        if self.output_quantizer is not None:
-            self.output_quantizer.build(output_shape)
+        for quantizer in (self.linear_quantizer, self.output_quantizer):
+            if quantizer is not None:
+                quantizer.build(output_shape)
 
     def call(self, inputs, training=False):
+        outputs = self._activate(self._convolve_and_normalize(inputs, training), training)
+        return outputs if self._conv_strides == self.strides else self._downsample(outputs)
+
+    def _convolve_and_normalize(self, inputs, training=False):
         if self.correction is not None:
             outputs = self.correction.convolve(self, inputs, self._convolve)
         else:
@@ -164,13 +189,14 @@ class ConvNormAct(QuantizableLayer):
             outputs = self.norm(outputs, training=training)
         if self.scale is not None:
             outputs = self.scale(outputs)
-        if self.activation is not None:
-            outputs = self.activation(outputs)
-        if self._conv_strides != self.strides:
-            outputs = self._downsample(outputs)
-        if self.output_quantizer is not None:
-            outputs = self.output_quantizer(outputs, training=training)
+        if self.linear_quantizer is not None:
+            outputs = self.linear_quantizer(outputs, training=training)
         return outputs
+
+    def _activate(self, inputs, training=False):
+        with keras.name_scope(ACTIVATION):  # by which exporters know what comes from here
+            outputs = self.activation(inputs)
+        return outputs if self.output_quantizer is None else self.output_quantizer(outputs, training=training)
 
     def _convolve(self, inputs, kernel):
         kernel = ops.cast(kernel, self.compute_dtype)
@@ -233,20 +259,30 @@ class ConvNormAct(QuantizableLayer):
         return self._channels_at_end(self.kernel_quantizer(kernel, training=training))
 
     def _channels_at_end(self, kernel):
-        """Swaps a depthwise kernel's last two axes, (h, w, channels, 1), so that channels come last; and back."""
-        return ops.transpose(kernel, (0, 1, 3, 2)) if self.depthwise else kernel
+        """Of a depthwise convolution, `kernel` (h, w, channels, 1) with channels last; and back."""
+        return _swap_last_axes(kernel) if self.depthwise else kernel
 
     @property
     def _conv_strides(self):
         return self.strides if self.anti_aliasing is None else 1
 
     def _downsample(self, inputs):
-        if self.anti_aliasing == "average":
-            return ops.average_pool(inputs, 2, 2, "valid", data_format=self.data_format)
-        channels = inputs.shape[self.channel_axis]
-        blur = np.tile(np.outer(BLUR, BLUR)[:, :, None, None], (1, 1, channels, 1))
-        blur = ops.convert_to_tensor(blur, inputs.dtype)
-        return ops.depthwise_conv(self._pad(inputs, 1), blur, 2, "valid", data_format=self.data_format)
+        with keras.name_scope(DOWNSAMPLE):
+            if self.anti_aliasing == "average":
+                outputs = ops.average_pool(inputs, 2, 2, "valid", data_format=self.data_format)
+            else:
+                kernel = ops.cast(self._blur_kernel(inputs.shape[self.channel_axis]), inputs.dtype)
+                padded = self._pad(inputs, 1)
+                outputs = ops.depthwise_conv(padded, kernel, 2, "valid", data_format=self.data_format)
+        # Both forms keep the range, and the operator of the one must keep the scale.
+        return outputs if self.output_quantizer is None else self.output_quantizer.round_again(outputs)
+
+    def _blur_kernel(self, channels):
+        kernel = np.tile(np.outer(BLUR, BLUR)[:, :, None, None], (1, 1, 1, channels)).astype("float32")
+        if self.output_quantizer is not None:
+            end = np.full(channels, BLUR_RANGE, "float32")
+            kernel = fake_quantize(kernel, -end, end, num_bits=8, narrow_range=True, per_axis=True)
+        return _swap_last_axes(kernel)
 
     def _pad(self, inputs, margin):
         margins = [(0, 0)] * 4
@@ -281,3 +317,7 @@ class ConvNormAct(QuantizableLayer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "data_format": self.data_format,
         }
+
+
+def _swap_last_axes(kernel):
+    return ops.transpose(kernel, (0, 1, 3, 2))

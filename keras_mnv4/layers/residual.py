@@ -4,6 +4,7 @@ import keras
 
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantizable import join_parts
 
 
 class ResidualChain(QuantizableLayer):
@@ -75,7 +76,13 @@ class ResidualChain(QuantizableLayer):
 
     @property
     def quantizable_parts(self):
-        return tuple(layer.name for layer in self.chain) + ((self.ADD,) if self.has_shortcut else ())
+        parts = [part for layer in self.chain for part in join_parts(layer, layer.quantizable_parts)]
+        return (*parts, self.ADD) if self.has_shortcut else tuple(parts)
+
+    @property
+    def operator_parts(self):
+        parts = [part for layer in self.chain for part in join_parts(layer, layer.operator_parts)]
+        return (*parts, self.ADD) if self.has_shortcut else tuple(parts)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
@@ -110,8 +117,9 @@ class ResidualChain(QuantizableLayer):
         if part == self.ADD:
             total = inputs[0] + inputs[1]
             return total if self.add_quantizer is None else self.add_quantizer(total)
-        (layer,) = (layer for layer in self.chain if layer.name == part)
-        return layer(*inputs, training=False)
+        name, _, inner = part.partition("/")
+        (layer,) = (layer for layer in self.chain if layer.name == name)
+        return layer.compute_part(inner, *inputs)
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""

@@ -1,6 +1,7 @@
 """`FakeQuantize`: the layer that hosts one quantiser."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mnv4.qat import quantizers
@@ -32,8 +33,8 @@ class FakeQuantize(keras.layers.Layer):
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
 
     def build(self, input_shape):
-        self._engine = _engine(self.quantizer)
-        self._state = self._engine.build(tuple(input_shape), "range", _WeightHost(self))
+        self.engine = _engine(self.quantizer)
+        self._state = self.engine.build(tuple(input_shape), "range", _WeightHost(self))
 
     def call(self, inputs, training=False):
         if self._calibration is not None:
@@ -43,8 +44,16 @@ class FakeQuantize(keras.layers.Layer):
         return self._round(inputs, training)
 
     def _round(self, inputs, training=False):
-        outputs = self._engine(ops.cast(inputs, "float32"), training, self._state)
+        outputs = self.engine(ops.cast(inputs, "float32"), training, self._state)
         return ops.cast(outputs, inputs.dtype)
+
+    def round_again(self, inputs):
+        """Rounds other values to the grid of those that went through this layer, whose range is not touched."""
+        if self._calibration is not None:
+            return inputs
+        if self.correction is not None:
+            return self.correction.round_half(self._round, inputs)
+        return self._round(inputs)
 
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
@@ -61,20 +70,31 @@ class FakeQuantize(keras.layers.Layer):
 
     def set_range_from(self, inputs):
         """Sets the range to that of `inputs`."""
-        if self._state:
+        if self._has_range:
             self._set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
 
     def widen_range(self, least):
         """Makes the range reach from `-least` to `least` where it does not yet; one number, or one a channel."""
-        if self._state:
+        if self._has_range:
             low, high = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             least = ops.max(least) if not len(high.shape) else least
             self._set_range(ops.minimum(low, -least), ops.maximum(high, least))
 
+    @property
+    def range(self):
+        """The `(low, high)` in use, as float32 arrays of one value, or of one a channel."""
+        if self._has_range:
+            return tuple(ops.convert_to_numpy(self._state[name]) for name in ("min_var", "max_var"))
+        return np.float32(self.quantizer.init_min), np.float32(self.quantizer.init_max)
+
     def _observe(self, inputs):
-        if self._state:
+        if self._has_range:
             self._calibration.append(self.quantizer.observed_range(ops.cast(inputs, "float32")))
         return inputs
+
+    @property
+    def _has_range(self):
+        return "min_var" in self._state
 
     def _set_range(self, low, high):
         self._state["min_var"].assign(low)

@@ -7,11 +7,13 @@ outputs; the first rule whose expression matches the whole path decides. Paths a
 """
 
 import dataclasses
+import json
 import re
 
 import keras
 
 from keras_mnv4.qat import quantizers
+from keras_mnv4.qat import tfmot
 from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
@@ -25,10 +27,16 @@ class LayerQuantization:
     Args:
         weights: quantiser of the kernel, or None to leave it in float.
         outputs: quantiser of what the layer gives out, after normalisation and activation, or None.
+
+    Both may be quantisers of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
     """
 
     weights: quantizers.Quantizer | None = None
     outputs: quantizers.Quantizer | None = None
+
+    def __post_init__(self):
+        for field in ("weights", "outputs"):
+            object.__setattr__(self, field, _adopt(getattr(self, field), field))
 
     def get_config(self):
         return {
@@ -48,11 +56,13 @@ class Rule:
 
     Args:
         pattern: regular expression.
-        weights: quantiser of the kernels, or None to leave them in float.
+        weights: quantiser of the kernels, or None to leave them in float. As in `LayerQuantization`, TFMOT's or a class
+            of yours will do.
         outputs: quantiser of the outputs, or None.
 
     Raises:
         ValueError: if `pattern` is not a regular expression.
+        TypeError: if a quantiser is none.
 
     Example:
 
@@ -69,6 +79,25 @@ class Rule:
             re.compile(self.pattern)
         except re.error as error:
             raise ValueError(f"`pattern` must be a regular expression ({error}). Received: {self.pattern!r}") from error
+        for field in ("weights", "outputs"):
+            object.__setattr__(self, field, _adopt(getattr(self, field), field))
+
+    @classmethod
+    def from_tfmot(cls, pattern, quantize_config):
+        """The rule that quantises as a TFMOT `QuantizeConfig` does: by its first weights and its first outputs.
+
+        Where it has quantisers for activations and none for outputs, the activation is the output: layers of this
+        package, and quantised stock layers, quantise behind their activation.
+
+        Args:
+            pattern: regular expression.
+            quantize_config: a `tfmot.quantization.keras.QuantizeConfig`.
+
+        Example:
+
+        >>> Rule.from_tfmot("block_7/.*", MyQuantizeConfig())
+        """
+        return cls(pattern, *tfmot.quantizers_of(quantize_config))
 
     def matches(self, path):
         return re.fullmatch(self.pattern, path) is not None
@@ -115,6 +144,34 @@ class Policy:
         """The first rule that matches `path`, or None."""
         return next((rule for rule in self.rules if rule.matches(path)), None)
 
+    def unused_rules(self, paths):
+        """The rules that decide none of `paths`: mistyped, or hidden behind an earlier rule.
+
+        Args:
+            paths: paths of a model, as `quantization_report(model)` lists them.
+        """
+        used = [self.rule_for(path) for path in paths]
+        return tuple(rule for rule in self.rules if not any(rule is each for each in used))
+
+    def to_json(self):
+        """This policy as a text that `from_json` reads."""
+        return json.dumps(keras.saving.serialize_keras_object(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text):
+        """The policy that `to_json` wrote.
+
+        Raises:
+            ValueError: if `text` is not that.
+        """
+        try:
+            policy = keras.saving.deserialize_keras_object(json.loads(text))
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"`text` must be what `Policy.to_json` wrote ({error}).") from error
+        if not isinstance(policy, cls):
+            raise ValueError(f"`text` must be what `Policy.to_json` wrote. It holds a {type(policy).__name__}.")
+        return policy
+
     def get_config(self):
         return {"rules": [keras.saving.serialize_keras_object(rule) for rule in self.rules], "name": self.name}
 
@@ -124,23 +181,49 @@ class Policy:
         return cls(rules, config["name"])
 
 
+def _adopt(quantizer, argument):
+    """`quantizer` as one of this package."""
+    if quantizer is None or isinstance(quantizer, quantizers.Quantizer):
+        return quantizer
+    if all(callable(getattr(quantizer, method, None)) for method in ("build", "__call__", "get_config")):
+        return tfmot.from_tfmot(quantizer)
+    raise TypeError(
+        f"`{argument}` must be a quantiser: of `keras_mnv4.qat`, or with TFMOT's `build`, `__call__` and `get_config`. "
+        f"Received: {quantizer!r}"
+    )
+
+
+def _weights(num_bits):
+    return LastValueQuantizer(num_bits=num_bits, per_axis=True, symmetric=True, narrow_range=True)
+
+
 def _uniform(weight_bits, activation_bits):
     """Per-channel symmetric weights and per-tensor asymmetric activations, as TFMOT's default scheme has them."""
-    weights = LastValueQuantizer(num_bits=weight_bits, per_axis=True, symmetric=True, narrow_range=True)
+    weights = _weights(weight_bits)
     outputs = MovingAverageQuantizer(num_bits=activation_bits)
+    symmetric = MovingAverageQuantizer(num_bits=activation_bits, symmetric=True, narrow_range=True)
     # An int8 softmax has scale 1/256 in TFLite: its codes stand for 0 to 255/256.
     probability = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256)
     return Policy(
         (
             Rule("input", outputs=MovingAverageQuantizer(num_bits=8)),
             Rule(r".*/(softmax|sigmoid)", outputs=probability),
+            # They take the place of weights in the products of attention, and integer kernels want those symmetric.
+            Rule(r".*/attention/(key|value)", weights=weights, outputs=symmetric),
             Rule(r".*", weights=weights, outputs=outputs),
         ),
         name=f"w{weight_bits}a{activation_bits}",
     )
 
 
-POLICIES = {policy.name: policy for policy in (_uniform(8, 8), _uniform(4, 8))}
+def _first_and_last_8_bit(policy):
+    """`policy` with 8 bits in the layers that most of the literature spares: the stem and the classifier."""
+    ends = Rule("stem|predictions(/conv)?", weights=_weights(8), outputs=MovingAverageQuantizer(num_bits=8))
+    return Policy((ends, *policy.rules), name=f"{policy.name}_first_last_8")
+
+
+_UNIFORM = (_uniform(8, 8), _uniform(4, 8), _uniform(4, 4))
+POLICIES = {policy.name: policy for policy in (*_UNIFORM, *map(_first_and_last_8_bit, _UNIFORM[1:]))}
 
 
 def get_policy(identifier):

@@ -29,6 +29,11 @@ class QuantizableLayer(keras.layers.Layer):
         """Names of the parts that a policy may address below this layer, once it is built."""
         return (ITSELF,)
 
+    @property
+    def operator_parts(self):
+        """Names of the parts that become operators of an integer file: more than a policy may address, in some."""
+        return self.quantizable_parts
+
     def compute_part(self, part, *inputs):
         """What `part` alone gives for its inputs at inference; exporters verify a file part by part with it."""
         return self(*inputs, training=False)
@@ -38,6 +43,11 @@ class QuantizableLayer(keras.layers.Layer):
         if part == ITSELF:
             return self.quantization
         return (self.quantization or {}).get(part)
+
+    def quantization_below(self, part):
+        """What a layer inside, called `part`, takes as its `quantization`."""
+        inner = {path[len(part) + 1 :]: how for path, how in (self.quantization or {}).items() if _is_below(path, part)}
+        return inner or self.part_quantization(part)
 
     def freeze_parts(self):
         """Freezes the layers inside a layer that was made with `trainable=False`; they are made after it was said."""
@@ -57,3 +67,12 @@ class QuantizableLayer(keras.layers.Layer):
     def from_config(cls, config):
         quantization = keras.saving.deserialize_keras_object(config.get("quantization"))
         return super().from_config({**config, "quantization": quantization})
+
+
+def join_parts(layer, parts):
+    """The paths of parts of `layer`, seen from the layer round it."""
+    return tuple(f"{layer.name}/{part}".rstrip("/") for part in parts)
+
+
+def _is_below(path, part):
+    return path.startswith(f"{part}/")

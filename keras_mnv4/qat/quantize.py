@@ -1,10 +1,13 @@
 """`quantize_model`: the same network, fake-quantised. `calibrate`: its ranges, from data."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import layers
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.policies import POLICIES
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import ITSELF
@@ -49,7 +52,9 @@ def quantize_model(model, policy="w8a8"):
 
     Args:
         model: a built Functional `keras.Model` of layers of this package and stock layers without weights.
-        policy: name of a policy (`"w8a8"`, `"w4a8"`), or a `keras_mnv4.qat.Policy`.
+        policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
+            activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
+            classifier.
 
     Returns:
         A new Functional model, not compiled. `model` is left as it was.
@@ -57,6 +62,9 @@ def quantize_model(model, policy="w8a8"):
     Raises:
         ValueError: if the policy is unknown, if no rule matches a layer, or if a layer cannot be quantised; the
             message names the layer.
+
+    Warns:
+        UserWarning: if a rule of a policy of your own decides about no layer.
 
     Example:
 
@@ -120,6 +128,7 @@ class _Quantization:
     def __init__(self, policy):
         self.policy = policy
         self.input_quantizers = {}
+        self.paths = [INPUT]
 
     def apply(self, model):
         twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
@@ -127,9 +136,22 @@ class _Quantization:
         for layer in twin._flatten_layers():
             if hasattr(layer, "update_weight_ranges"):
                 layer.update_weight_ranges()
+        self.warn_of_unused_rules()
         return twin
 
+    def warn_of_unused_rules(self):
+        """Warns of the user's own rules that decided nothing; those of named policies are for any network."""
+        known = [rule for policy in POLICIES.values() for rule in policy.rules]
+        unused = [rule for rule in self.policy.unused_rules(self.paths) if rule not in known]
+        for rule in unused:
+            warnings.warn(
+                f"Rule({rule.pattern!r}) of policy `{self.policy.name}` decides about no layer: it matches none, or "
+                "rules before it match all that it does.",
+                stacklevel=4,
+            )
+
     def quantization(self, path):
+        self.paths.append(path)
         rule = self.policy.rule_for(path)
         if rule is None:
             raise ValueError(

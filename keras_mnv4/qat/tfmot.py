@@ -5,12 +5,23 @@ Its quantiser objects, however, only ask their host for `add_weight` and work on
 unchanged inside a Keras 3 layer.
 """
 
+import dataclasses
 import functools
 import os
+import types
+
+import keras
+from keras import ops
 
 from keras_mnv4.qat import quantizers
 
 _LEGACY_SWITCH = "TF_USE_LEGACY_KERAS"
+_TWINS = (
+    quantizers.LastValueQuantizer,
+    quantizers.MovingAverageQuantizer,
+    quantizers.AllValuesQuantizer,
+    quantizers.FixedQuantizer,
+)
 
 
 @functools.cache
@@ -42,15 +53,71 @@ def to_tfmot(quantizer):
     """
     if isinstance(quantizer, quantizers.FixedQuantizer) and quantizer.num_bits != 8:
         return None
-    twins = (
-        quantizers.LastValueQuantizer,
-        quantizers.MovingAverageQuantizer,
-        quantizers.AllValuesQuantizer,
-        quantizers.FixedQuantizer,
-    )
-    if type(quantizer) not in twins:
+    if type(quantizer) not in _TWINS:
         return None
     return getattr(import_tfmot_quantizers(), type(quantizer).__name__)(**quantizer.get_config())
+
+
+def from_tfmot(quantizer):
+    """The quantiser of this package that does what a TFMOT one does: its portable twin, or a `TFMOTQuantizer`.
+
+    Args:
+        quantizer: a `tfmot.quantization.keras.quantizers.Quantizer`, or an object with its protocol.
+    """
+    kind = type(quantizer)
+    bases = [base.__name__ for base in kind.__mro__ if kind.__module__.startswith("tensorflow_model_optimization.")]
+    twin = next((twin for twin in _TWINS if twin.__name__ in bases), None)  # `Default8BitConvWeightsQuantizer` and such
+    if twin is quantizers.FixedQuantizer and quantizer.num_bits != 8:
+        twin = None
+    return TFMOTQuantizer(quantizer) if twin is None else twin(**quantizer.get_config())
+
+
+def quantizers_of(quantize_config):
+    """`(weights, outputs)`: the first quantiser for each that a TFMOT `QuantizeConfig` has, or None."""
+    # What configurations ask of a layer are its attributes; here one that has them all is enough.
+    layer = types.SimpleNamespace(kernel=None, depthwise_kernel=None, pointwise_kernel=None, activation=None, bias=None)
+    weights = [quantizer for _, quantizer in quantize_config.get_weights_and_quantizers(layer)]
+    outputs = list(quantize_config.get_output_quantizers(layer))
+    outputs += [quantizer for _, quantizer in quantize_config.get_activations_and_quantizers(layer)]
+    return next(iter(weights), None), next(iter(outputs), None)
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
+class TFMOTQuantizer(quantizers.Quantizer):
+    """A quantiser of a class of one's own that speaks TFMOT's protocol. It runs on the TensorFlow backend only.
+
+    Args:
+        quantizer: the object. To be saved in files, its class must be registered with
+            `keras.saving.register_keras_serializable` and have `from_config`, as TFMOT's base class does.
+    """
+
+    quantizer: object
+
+    @property
+    def num_bits(self):
+        return getattr(self.quantizer, "num_bits", 8)
+
+    def build(self, tensor_shape, name, layer):
+        return HostedQuantizer(self.quantizer).build(tensor_shape, name, layer)
+
+    def __call__(self, inputs, training, weights):
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                f"{self.quantizer!r} is made for TensorFlow: set KERAS_BACKEND=tensorflow, or use a quantiser of "
+                f"`keras_mnv4.qat`. The backend is {keras.backend.backend()!r}."
+            )
+        return HostedQuantizer(self.quantizer)(inputs, training, weights)
+
+    def observed_range(self, inputs):
+        return ops.minimum(ops.min(inputs), 0.0), ops.maximum(ops.max(inputs), 0.0)
+
+    def get_config(self):
+        return {"quantizer": keras.saving.serialize_keras_object(self.quantizer)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["quantizer"]))
 
 
 class HostedQuantizer:

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import subprocess
 import sys
@@ -6,15 +5,14 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
 from conftest import randomize_statistics
+from conftest import tiny_hybrid
 from conftest import tiny_network as tiny
 from keras import layers
 
 from keras_mnv4 import qat
-from keras_mnv4.applications import MQA
-from keras_mnv4.applications import Architecture
-from keras_mnv4.applications import build_network
+from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers import MobileMQA
 
 
 def pictures(count=8, size=32):
@@ -169,7 +167,7 @@ from keras_mnv4 import qat
 from keras_mnv4.applications import MobileNetV4ConvSmall
 quantized = qat.quantize_model(MobileNetV4ConvSmall(weights=None, classes=2, input_shape=(32, 32, 3), alpha=0.35))
 qat.calibrate(quantized, np.zeros((1, 32, 32, 3)))
-assert type(quantized.get_layer("stem").output_quantizer._engine.quantizer).__module__.startswith("tensorflow_model")
+assert type(quantized.get_layer("stem").output_quantizer.engine.quantizer).__module__.startswith("tensorflow_model")
 assert tf.keras.__version__ == keras.__version__, tf.keras.__version__
 assert tf.keras.layers.Layer is keras.layers.Layer
 changed = {key for key in {*before, *os.environ} if before.get(key) != os.environ.get(key)}
@@ -191,17 +189,63 @@ def test_float_model_is_left_as_it_was():
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("architecture", "layer", "obstacle"),
+    ("layer", "obstacle"),
     [
-        (dataclasses.replace(TINY, anti_aliasing="blur"), "block_2", "anti-aliasing"),
-        (Architecture("hybrid", (*TINY.blocks[:2], MQA(8, heads=2, key_dim=4))), "block_2", "attention"),
+        (MobileMQA(8, num_heads=2, key_dim=4, kv_heads=2, name="block"), "several heads of keys"),
+        (MobileMQA(8, num_heads=2, key_dim=4, query_strides=2, name="block"), "query strides"),
     ],
 )
-def test_what_cannot_be_quantised_yet_is_named_with_the_way_out(architecture, layer, obstacle):
-    model = build_network(architecture, classes=3, input_shape=(32, 32, 3))
+def test_what_cannot_be_quantised_yet_is_named_with_the_way_out(layer, obstacle):
+    inputs = keras.Input((8, 8, 8))
+    model = keras.Model(inputs, layer(inputs))
+    layer = layer.name
     with pytest.raises(ValueError, match=rf"`{layer}` .* because of its {obstacle}\. .*Rule\('{layer}\.\*'\)"):
         qat.quantize_model(model)
     qat.quantize_model(model, qat.Policy((qat.Rule(f"{layer}.*"), *qat.get_policy("w8a8").rules)))
+
+
+def test_attention_is_quantised_throughout(tmp_path):
+    model = randomize_statistics(tiny_hybrid(classifier_activation=None))
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures())
+    attention = quantized.get_layer("block_3").chain[1]
+    for layer in attention.convolutions:
+        assert layer.kernel_quantizer is not None
+        assert layer.output_quantizer is not None
+    assert [quantizer.quantizer.num_bits for quantizer in attention.quantizers.values()] == [8, 8, 8]
+    low, high = attention.key.output_quantizer.range
+    assert low == -high
+    expected, outputs = (np.array(each(pictures(), training=False)) for each in (model, quantized))
+    assert np.abs(outputs - expected).max() < 0.1 * np.ptp(expected)
+    # One picture goes another way, without the axis of pictures.
+    one = np.concatenate([np.array(quantized(picture[None], training=False)) for picture in pictures()])
+    np.testing.assert_allclose(one, outputs, atol=0.02 * np.ptp(expected))
+    quantized.save(tmp_path / "hybrid.keras")
+    again = keras.models.load_model(tmp_path / "hybrid.keras")
+    np.testing.assert_array_equal(np.array(again(pictures(), training=False)), outputs)
+
+
+@pytest.mark.parametrize("kind", ["average", "blur"])
+def test_anti_aliasing_keeps_the_grid(kind):
+    layer = ConvNormAct(8, 3, strides=2, activation="relu", anti_aliasing=kind)
+    layer = quantized_layer(layer, pictures())
+    outputs = np.array(layer(pictures(), training=False))
+    scale = np.float32(layer.output_quantizer.range[1] / 255)
+    np.testing.assert_allclose(outputs / scale, np.round(outputs / scale), atol=1e-3)
+
+
+def quantized_layer(layer, inputs):
+    """The quantised twin of a layer, calibrated on `inputs`."""
+    entrance = keras.Input(inputs.shape[1:])
+    model = qat.quantize_model(keras.Model(entrance, layer(entrance)))
+    qat.calibrate(model, inputs)
+    return model.get_layer(layer.name)
+
+
+def test_a_rule_that_decides_nothing_is_warned_of():
+    rules = (qat.Rule("steem"), *qat.get_policy("w8a8").rules)
+    with pytest.warns(UserWarning, match=r"Rule\('steem'\) .* matches none"):
+        qat.quantize_model(tiny(), qat.Policy(rules))
 
 
 def test_frozen_networks_stay_frozen_in_files_and_twins(tmp_path):

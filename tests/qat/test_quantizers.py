@@ -151,10 +151,10 @@ def test_the_backend_decides_who_runs():
     layer = qat.FakeQuantize(qat.MovingAverageQuantizer(8))
     layer.build((1, 4))
     if IS_TENSORFLOW:
-        hosted = layer._engine.quantizer
+        hosted = layer.engine.quantizer
         assert type(hosted) is tfmot.import_tfmot_quantizers().MovingAverageQuantizer
     else:
-        assert layer._engine is layer.quantizer
+        assert layer.engine is layer.quantizer
 
 
 def test_tfmot_has_no_fixed_quantizer_of_other_widths():

@@ -1,0 +1,76 @@
+"""Fewer bits in 8-bit containers: for files of models whose codes are narrower than the operators they run on."""
+
+import contextlib
+
+import numpy as np
+from keras import ops
+
+from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.quantizers import fake_quantize
+
+
+@contextlib.contextmanager
+def int8_containers(model, keep_int4=False):
+    """While it lasts, `model` computes what it did, and a converter finds nothing but 8-bit quantisers.
+
+    A code of fewer bits is an 8-bit code of the same scale that stays within bounds. Rounded kernels do so by
+    themselves. Activations must be clipped: at the top by a zero point that puts their largest code at 127, at the
+    bottom by an activation function that ends there, or a maximum.
+
+    Args:
+        model: a fake-quantised Keras model.
+        keep_int4: whether kernels of 4 bits stay as they are, for a converter that packs them.
+    """
+    layers = model._flatten_layers()
+    kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
+    narrow = [layer for layer in layers if isinstance(layer, FakeQuantize) and layer.quantizer.num_bits < 8]
+    if keep_int4:
+        narrow = [layer for layer in narrow if id(layer) not in kernels or layer.quantizer.num_bits != 4]
+    before = [layer.engine for layer in narrow]
+    try:
+        for layer in narrow:
+            container = _KernelContainer if id(layer) in kernels else _ActivationContainer
+            layer.engine = container(layer)
+        if narrow:
+            model(np.zeros((1, *model.input_shape[1:]), "float32"))  # here containers of kernels see their constants
+        yield
+    finally:
+        for layer, engine in zip(narrow, before, strict=True):
+            layer.engine = engine
+
+
+class _KernelContainer:
+    """Rounds a kernel by its own quantiser; then, as a constant, to an 8-bit grid that holds those values."""
+
+    def __init__(self, layer):
+        self._engine = layer.engine
+        self._per_axis = layer.quantizer.per_axis
+        low, high = layer.range
+        scale = (high - low) / np.float32(2**layer.quantizer.num_bits - (2 if layer.quantizer.narrow_range else 1))
+        largest_code = np.max(np.round(np.maximum(-low, high) / np.where(scale > 0, scale, 1)))
+        # Codes may be multiples of some number. The larger, the finer the steps of the integer bias.
+        self._end = 127 * scale / np.float32(127 // max(largest_code, 1))
+        self._rounded = None
+
+    def __call__(self, inputs, training, state):
+        if self._rounded is None:
+            self._rounded = ops.convert_to_numpy(self._engine(inputs, training, state))
+        return fake_quantize(self._rounded, -self._end, self._end, 8, narrow_range=True, per_axis=self._per_axis)
+
+
+class _ActivationContainer:
+    """Rounds to the 8-bit grid whose last codes are those of a quantiser of fewer bits, and clips to these."""
+
+    def __init__(self, layer):
+        low, high = layer.range
+        first, last = (1 if layer.quantizer.narrow_range else 0), 2**layer.quantizer.num_bits - 1
+        scale = (high - low) / np.float32(last - first)
+        zero_code = np.round(np.clip(first - low / scale, first, last))
+        self._floor, ceiling = (first - zero_code) * scale, (last - zero_code) * scale
+        self._range = ceiling - 255 * scale, ceiling
+
+    def __call__(self, inputs, training, state):
+        if self._floor == 0:
+            return fake_quantize(ops.relu(inputs), *self._range, 8)  # part of the operator before, as its own ReLU is
+        outputs = fake_quantize(inputs, *self._range, 8)
+        return fake_quantize(ops.maximum(outputs, self._floor), *self._range, 8)

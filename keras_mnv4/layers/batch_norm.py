@@ -1,0 +1,58 @@
+"""`BatchNorm`: batch normalisation that no convolution stands before."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.layers.conv import LEAST_KERNEL
+from keras_mnv4.qat.quantizable import ITSELF
+from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantizers import fake_quantize
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class BatchNorm(QuantizableLayer, keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` with a place for quantisation, for where no convolution can take it in.
+
+    Quantised, it computes at inference as a 1x1 depthwise convolution with a bias: one integer operator, whose one
+    weight a channel is exact at any width, where a product and a sum would be two, with rounding in between.
+
+    Args:
+        **kwargs: `quantization`, a `keras_mnv4.qat.LayerQuantization` or None, of which only the outputs count; and
+            those of `keras.layers.BatchNormalization`.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with `axis=1`.
+    Output shape: the same.
+
+    Example:
+
+    >>> BatchNorm()(np.ones((1, 4, 4, 8))).shape
+    (1, 4, 4, 8)
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.output_quantizer = self.make_output_quantizer(ITSELF)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.output_quantizer is not None:
+            self.output_quantizer.build(input_shape)
+
+    def call(self, inputs, training=False):
+        if self.output_quantizer is None:
+            return super().call(inputs, training=training)
+        outputs = super().call(inputs, training=training) if training else self._convolve(inputs)
+        return self.output_quantizer(outputs, training=training)
+
+    def _convolve(self, inputs):
+        weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        gamma, beta, mean, variance = (ops.cast(weight, "float32") for weight in weights)
+        factor = gamma / ops.sqrt(variance + self.epsilon)
+        shift = beta - mean * factor
+        end = ops.maximum(ops.abs(factor), LEAST_KERNEL * ops.abs(shift))
+        kernel = ops.reshape(factor, (1, 1, 1, -1))
+        kernel = fake_quantize(kernel, -end, end, num_bits=8, narrow_range=True, per_axis=True)
+        kernel = ops.cast(ops.transpose(kernel, (0, 1, 3, 2)), inputs.dtype)
+        data_format = "channels_first" if self.axis == 1 else "channels_last"
+        shift = ops.cast(ops.reshape(shift, (-1, 1, 1) if self.axis == 1 else (-1,)), inputs.dtype)
+        return ops.depthwise_conv(inputs, kernel, 1, "same", data_format=data_format) + shift
