@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 from keras import ops
 
+from keras_mnv4.export.grid import Grid
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizers import fake_quantize
 
@@ -45,11 +46,10 @@ class _KernelContainer:
     def __init__(self, layer):
         self._engine = layer.engine
         self._per_axis = layer.quantizer.per_axis
-        low, high = layer.range
-        scale = (high - low) / np.float32(2**layer.quantizer.num_bits - (2 if layer.quantizer.narrow_range else 1))
-        largest_code = np.max(np.round(np.maximum(-low, high) / np.where(scale > 0, scale, 1)))
+        grid = Grid.over(*layer.range, layer.quantizer.num_bits, layer.quantizer.narrow_range)
+        largest = max(np.max(grid.zero_point - grid.first), np.max(grid.last - grid.zero_point))
         # Codes may be multiples of some number. The larger, the finer the steps of the integer bias.
-        self._end = 127 * scale / np.float32(127 // max(largest_code, 1))
+        self._end = 127 * grid.scale / np.float32(127 // largest)
         self._rounded = None
 
     def __call__(self, inputs, training, state):
@@ -62,12 +62,9 @@ class _ActivationContainer:
     """Rounds to the 8-bit grid whose last codes are those of a quantiser of fewer bits, and clips to these."""
 
     def __init__(self, layer):
-        low, high = layer.range
-        first, last = (1 if layer.quantizer.narrow_range else 0), 2**layer.quantizer.num_bits - 1
-        scale = (high - low) / np.float32(last - first)
-        zero_code = np.round(np.clip(first - low / scale, first, last))
-        self._floor, ceiling = (first - zero_code) * scale, (last - zero_code) * scale
-        self._range = ceiling - 255 * scale, ceiling
+        grid = Grid.over(*layer.range, layer.quantizer.num_bits, layer.quantizer.narrow_range)
+        self._floor, ceiling = grid.ends
+        self._range = ceiling - 255 * grid.scale, ceiling
 
     def __call__(self, inputs, training, state):
         if self._floor == 0:

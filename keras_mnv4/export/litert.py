@@ -16,7 +16,8 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
-from keras_mnv4.export.verify import compare
+from keras_mnv4.export.verify import check_outputs
+from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
 from keras_mnv4.files import atomic_file
@@ -50,10 +51,6 @@ TARGETS = {
     "float": Target("float32", is_integer=False),
 }
 PART_SAMPLES = 2  # inputs for the comparison part by part; each gives thousands of values a part
-MIN_PART_AGREEMENT = 0.999  # share of a part's outputs within one step, given the same inputs
-# From end to end the roundings of all layers add up, in a deep network with random weights to many steps. Outputs of
-# the wrong network would be off by more than their own spread.
-MAX_ERROR = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +63,8 @@ class ExportReport:
         agreement: comparison of the outputs.
         parts: comparison of each operator of an integer file with the part of the model that it came from.
         edgetpu: report of `check_edgetpu`, for the target `"edgetpu"`.
+        float_layers: layers of an integer ONNX file that compute in float, kernels included: those that the policy
+            left so, or behind which nothing rounds. A TFLite file with such layers is an error.
     """
 
     path: pathlib.Path
@@ -73,6 +72,7 @@ class ExportReport:
     agreement: Agreement
     parts: tuple[PartAgreement, ...] = ()
     edgetpu: EdgeTPUReport | None = None
+    float_layers: tuple[str, ...] = ()
 
 
 def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overwrite=False):
@@ -258,27 +258,11 @@ def _file_inputs(model, samples):
 
 
 def _compare_parts(model, content, samples):
-    parts = compare_parts(content, model, _file_inputs(model, samples[:PART_SAMPLES]))
-    wrong = [part for part in parts if part.within_one_step < MIN_PART_AGREEMENT]
-    if wrong:
-        raise ExportError(
-            "Operators of the file do not give what the Keras model gives for the same inputs: "
-            + ", ".join(f"{part.path} ({part.op}, {part.within_one_step:.1%} within one step)" for part in wrong)
-        )
-    return tuple(parts)
+    return check_parts(compare_parts(content, model, _file_inputs(model, samples[:PART_SAMPLES])))
 
 
 def _compare(model, content, samples, target):
     expected = np.asarray(model.predict(samples, verbose=0))
     file = LiteRTModel(content)
     actual = file.predict(_file_inputs(model, samples) if target.is_integer else samples.astype("float32"))
-    step = file.output["quantization"][0]
-    agreement = compare(expected, actual, step)
-    error = float(np.sqrt(np.mean((actual - expected) ** 2)))
-    allowed = max(MAX_ERROR * float(np.std(expected)), 2 * step, 1e-6)
-    if error > allowed:
-        raise ExportError(
-            f"The file's outputs are not the Keras model's: they differ by {error:g} on average, where {allowed:g} is "
-            f"allowed. {agreement}"
-        )
-    return agreement
+    return check_outputs(expected, actual, file.output["quantization"][0])

@@ -10,6 +10,11 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
+MIN_PART_AGREEMENT = 0.999  # share of a part's outputs within one step, given the same inputs
+MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils one of a thousand, but that one often
+# From end to end the roundings of all layers add up, in a deep network with random weights to many steps. Outputs of
+# the wrong network would be off by more than their own spread.
+MAX_ERROR = 0.5
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
 CLIPPING_OP = "MAXIMUM"  # the end of an operator with codes of fewer than 8 bits
 
@@ -51,6 +56,23 @@ def compare(expected, actual, step=0.0):
     return Agreement(len(expected), float(np.mean(steps <= 1)), float(steps.max()), float(same.mean()))
 
 
+def check_outputs(expected, actual, step=0.0):
+    """The `Agreement` of an integer file's outputs with the Keras model's; the arguments are those of `compare`.
+
+    Raises:
+        ExportError: if the outputs are those of another network.
+    """
+    agreement = compare(expected, actual, step)
+    error = float(np.sqrt(np.mean((actual - expected) ** 2)))
+    allowed = max(MAX_ERROR * float(np.std(expected)), 2 * step, 1e-6)
+    if error > allowed:
+        raise ExportError(
+            f"The file's outputs are not the Keras model's: they differ by {error:g} on average, where {allowed:g} is "
+            f"allowed. {agreement}"
+        )
+    return agreement
+
+
 @dataclasses.dataclass(frozen=True)
 class PartAgreement:
     """How far one operator of a file is from the part of the Keras model that it came from, given the same inputs.
@@ -60,12 +82,34 @@ class PartAgreement:
         op: kind of the operator.
         exact: share of its outputs that are the same code.
         within_one_step: share that differs by one code at most.
+        worst_channel: the same of the channel where it is least, where that was looked at.
     """
 
     path: str
     op: str
     exact: float
     within_one_step: float
+    worst_channel: float = 1.0
+
+
+def check_parts(parts):
+    """The `PartAgreement`s in `parts`, as a tuple.
+
+    Raises:
+        ExportError: if a part disagrees; the message names its layer.
+    """
+    parts = tuple(parts)
+    wrong = [
+        part
+        for part in parts
+        if part.within_one_step < MIN_PART_AGREEMENT or part.worst_channel < MIN_CHANNEL_AGREEMENT
+    ]
+    if wrong:
+        raise ExportError(
+            "Operators of the file do not give what the Keras model gives for the same inputs: "
+            + ", ".join(f"{part.path} ({part.op}, {part.within_one_step:.2%} within one step)" for part in wrong)
+        )
+    return parts
 
 
 def compare_parts(content, model, inputs):

@@ -14,7 +14,7 @@ from conftest import tiny_network
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.applications import build_network
-from keras_mnv4.export import litert
+from keras_mnv4.export import verify
 from keras_mnv4.export.tflite_file import read_tflite
 
 pytestmark = pytest.mark.tensorflow
@@ -99,7 +99,7 @@ def constants(path):
 
 
 def test_activations_of_four_bits_keep_to_their_sixteen_codes(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(litert, "MAX_ERROR", 9)  # with random weights 4 bits tell photos apart by chance
+    monkeypatch.setattr(verify, "MAX_ERROR", 9)  # with random weights 4 bits tell photos apart by chance
     report, file = export_quantized(tiny_network(), photos, tmp_path / "m.tflite", "edgetpu", "w4a4")
     assert report.edgetpu.ok
     assert min(part.within_one_step for part in report.parts) == 1.0
