@@ -1,15 +1,16 @@
 """What quantisation-aware training costs: the time of a step over that of the float network, for MobileNetV2.
 
 Each side trains its own float network and its own fake-quantised twin in turn, step by step, so that drift hits both
-alike; the figure is the ratio of the two medians. A step is `train_on_batch`: forward, backward and SGD, on one batch of
-random pictures, with normalisation by the batch's own statistics. All sides run TensorFlow without XLA.
+alike. A step is `train_on_batch`: forward, backward and SGD, on one batch of random pictures, with normalisation by
+the batch's own statistics. Everything runs on TensorFlow, without XLA. Ratios are medians over rounds, between their
+quartiles: of the time on the clock, and of the processor's, which other work on the machine disturbs less.
 
     python benchmarks/qat.py                      # 32 pictures of 32 and of 96 pixels
     python benchmarks/qat.py --sides keras_mnv4 --sizes 96 --rounds 30
 
 | side | network | quantised by |
 |---|---|---|
-| `keras_mnv4` | MobileNetV2 of this package's blocks, in Keras 3 | `qat.quantize_model`, which runs TFMOT's quantisers |
+| `keras_mnv4` | MobileNetV2 of this package's blocks, in Keras 3 | `qat.quantize_model`, with TFMOT's quantisers |
 | `tfmot` | `tf_keras.applications.MobileNetV2` | `tfmot.quantization.keras.quantize_model` |
 
 The networks are the same but for padding at strides of 2. Each side runs in a process of its own: TFMOT needs Keras 2.
@@ -69,32 +70,31 @@ def tfmot_models(size):
 
 
 def step_times(models, size, batch, rounds):
-    """Seconds of each step, `(rounds, models)`, the models taking turns."""
+    """Seconds of each step by the clock and by the processor, `(rounds, models, 2)`, the models taking turns."""
     random = np.random.default_rng(0)
     pictures = random.uniform(-1, 1, (batch, size, size, 3)).astype("float32")
     labels = random.integers(0, CLASSES, batch)
     for model in models:
         for _ in range(2):  # traces, then makes its buffers
             model.train_on_batch(pictures, labels)
-    times = np.empty((rounds, len(models)))
+    times = np.empty((rounds, len(models), 2))
     for one_round in times:
         for index, model in enumerate(models):
-            start = time.perf_counter()
+            start = np.array([time.perf_counter(), time.process_time()])
             model.train_on_batch(pictures, labels)
-            one_round[index] = time.perf_counter() - start
+            one_round[index] = [time.perf_counter(), time.process_time()] - start
     return times
 
 
 def measure_here(side, options):
-    """Prints one line of JSON for each size: the size and the medians of the float and of the quantised step."""
+    """Prints one line of JSON for each size: the size, and the seconds of both steps in each round."""
     for size in options.sizes:
         models = {"keras_mnv4": keras_mnv4_models, "tfmot": tfmot_models}[side](size)
-        medians = np.median(step_times(models, size, options.batch, options.rounds), axis=0)
-        print(json.dumps([size, *medians]), flush=True)
+        print(json.dumps([size, step_times(models, size, options.batch, options.rounds).tolist()]), flush=True)
 
 
 def measure(side, options):
-    """The rows of one side, measured in a process of its own."""
+    """The size and the times of each measurement of one side, made in a process of its own."""
     command = [sys.executable, __file__, "--here", side, "--batch", options.batch, "--rounds", options.rounds]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if side == "tfmot":
@@ -113,12 +113,14 @@ def main(options):
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("side", "pixels", "float step", "quantised step", "ratio")
+    table = Table("side", "pixels", "float step", "quantised step", "ratio", "ratio of processor time")
     for side in options.sides:
-        for size, plain, quantized in measure(side, options):
-            table.add_row(
-                side, str(size), f"{1e3 * plain:.0f} ms", f"{1e3 * quantized:.0f} ms", f"{quantized / plain:.2f}"
-            )
+        for size, times in measure(side, options):
+            plain, quantized = np.swapaxes(times, 0, 1)
+            medians = (f"{1e3 * np.median(each[:, 0]):.0f} ms" for each in (plain, quantized))
+            quartiles = np.quantile(quantized / plain, (0.25, 0.5, 0.75), axis=0)
+            ratios = (f"{middle:.2f} ({low:.2f} to {high:.2f})" for low, middle, high in np.transpose(quartiles))
+            table.add_row(side, str(size), *medians, *ratios)
     Console().print(table)
 
 
