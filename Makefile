@@ -30,6 +30,7 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.demo  ## side-by-side runs; prints ratios
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/qat.py
 
 clean:
 	rm -rf $(VENV) $(CLIENT) demo build *.egg-info .coverage .pytest_cache .ruff_cache

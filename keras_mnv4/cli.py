@@ -44,7 +44,7 @@ def train(arguments):
         alpha=arguments.alpha,
         dropout_rate=0.2,
     )
-    training.train(model, data, arguments.epochs, flip=arguments.data is not None)
+    training.train(model, data, arguments.epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
 
 
@@ -58,7 +58,7 @@ def quantize(arguments):
     model = _load_model(arguments.model)
     data = _load_data(arguments, model.input_shape[1])
     flip = arguments.data is not None
-    quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip)
+    quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip, backup_dir=arguments.backup)
     return _report_and_save(quantized, data, arguments)
 
 
@@ -149,7 +149,7 @@ def _parser():
     parser = argparse.ArgumentParser(prog="mnv4", description="MobileNetV4 for Keras 3, down to integer TFLite files.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(command, help, *, data=True, out=None):
+    def add(command, help, *, data=True, out=None, trains=False):
         added = commands.add_parser(command.__name__, help=help, description=help)
         added.set_defaults(command=command)
         if data:
@@ -157,15 +157,17 @@ def _parser():
         if out:
             added.add_argument("--out", metavar="FILE", type=pathlib.Path, default=pathlib.Path(out))
             added.add_argument("--overwrite", action="store_true", help="replace an existing file")
+        if trains:
+            added.add_argument("--backup", metavar="DIR", help="folder of backups; the same command goes on from them")
         return added
 
-    added = add(train, "train a classifier on pictures", out="model.keras")
+    added = add(train, "train a classifier on pictures", out="model.keras", trains=True)
     added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
     added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
     added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
     added.add_argument("--epochs", type=int, default=20)
 
-    added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras")
+    added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras", trains=True)
     added.add_argument("model", help="a .keras file of `mnv4 train`")
     added.add_argument("--policy", default="w8a8")
     added.add_argument("--epochs", type=int, default=2, help="0: calibrate and correct biases only")

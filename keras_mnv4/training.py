@@ -1,5 +1,6 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
+import pathlib
 import sys
 
 import keras
@@ -13,7 +14,7 @@ CALIBRATION_PICTURES = 256
 CORRECTION_PICTURES = 32
 
 
-def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto"):
+def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", backup_dir=None):
     """Trains a classifier: AdamW, a warm-up and a cosine, small shifts and zooms of the pictures.
 
     Args:
@@ -23,6 +24,8 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto"):
         learning_rate: peak learning rate.
         flip: whether a picture and its mirror image are the same thing; for digits they are not.
         verbose: as for `keras.Model.fit`; `"auto"` is a progress bar on a terminal, else one line an epoch.
+        backup_dir: folder for a backup after every epoch: weights, ranges and the optimizer's state. If training is
+            stopped, the same call goes on from there. The backup is deleted at the end. None for no backup.
 
     Returns:
         The `keras.callbacks.History`.
@@ -35,17 +38,21 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto"):
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
     augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *_augmentation(flip), model])
-    augmented.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
+    augmented.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
     augmented.optimizer.build(augmented.trainable_variables)
-    return augmented.fit(data.train, validation_data=data.validation, epochs=epochs, verbose=verbose)
+    return augmented.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=epochs,
+        verbose=verbose,
+        callbacks=[] if backup_dir is None else [_backup(backup_dir)],
+    )
 
 
-def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True, verbose="auto"):
+def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True, verbose="auto", backup_dir=None):
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
     Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics
@@ -60,6 +67,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
             more would move the network away from what was trained.
         flip: as for `train`.
         verbose: as for `train`.
+        backup_dir: as for `train`; another folder than that of float training.
 
     Returns:
         The fake-quantised model.
@@ -70,7 +78,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
     qat.correct_biases(quantized, pictures[:CORRECTION_PICTURES])
     if epochs:
         qat.freeze_statistics(quantized)
-        train(quantized, data, epochs, learning_rate, flip, verbose)
+        train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir)
     return quantized
 
 
@@ -78,6 +86,11 @@ def top1(model, pictures):
     """Share of a `PictureSet` that `model` gets right."""
     inputs, labels = pictures.arrays()
     return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
+
+
+def _backup(folder):
+    """A backup that a kill in the middle of writing it does not spoil, in a sub-folder: Keras deletes it at the end."""
+    return keras.callbacks.BackupAndRestore(pathlib.Path(folder) / "latest", double_checkpoint=True)
 
 
 def _augmentation(flip):

@@ -1,6 +1,7 @@
 """Quantisation-aware training: quantisers, policies, and `quantize_model`."""
 
 from keras_mnv4.qat.bias_correction import correct_biases
+from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.policies import Policy
@@ -8,20 +9,25 @@ from keras_mnv4.qat.policies import Rule
 from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantize import calibrate
-from keras_mnv4.qat.quantize import freeze_statistics
 from keras_mnv4.qat.quantize import quantize_model
 from keras_mnv4.qat.quantizers import AllValuesQuantizer
 from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.quantizers import LastValueQuantizer
+from keras_mnv4.qat.quantizers import LearnedRangeQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 from keras_mnv4.qat.quantizers import Quantizer
+from keras_mnv4.qat.statistics import FreezeStatistics
+from keras_mnv4.qat.statistics import freeze_statistics
 
 __all__ = [
+    "RANGE_NAMES",
     "AllValuesQuantizer",
     "FakeQuantize",
     "FixedQuantizer",
+    "FreezeStatistics",
     "LastValueQuantizer",
     "LayerQuantization",
+    "LearnedRangeQuantizer",
     "MovingAverageQuantizer",
     "Policy",
     "QuantizableLayer",

@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_mnv4.qat import quantizers
 
+RANGE_NAMES = ["range_min", "range_max"]  # of all variables that quantisers keep
+
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class FakeQuantize(keras.layers.Layer):

@@ -3,6 +3,8 @@
 import keras
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.statistics import freeze_statistics
+from keras_mnv4.qat.statistics import frozen_statistics
 
 ITSELF = ""  # the part that is the layer itself
 
@@ -62,6 +64,15 @@ class QuantizableLayer(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "quantization": keras.saving.serialize_keras_object(self.quantization)}
+
+    def get_build_config(self):
+        return {**(super().get_build_config() or {}), "frozen_statistics": frozen_statistics(self)}
+
+    def build_from_config(self, config):
+        super().build_from_config(config)
+        frozen = config.get("frozen_statistics")
+        if frozen is not None:
+            freeze_statistics(self, **frozen)
 
     @classmethod
     def from_config(cls, config):

@@ -106,22 +106,6 @@ def calibrate(model, data, batch_size=32):
             quantizer.finish_calibration()
 
 
-def freeze_statistics(model):
-    """Freezes the batch normalisations of a model: from here on they normalise in training as they do at inference.
-
-    Statistics, scales and shifts stay as they are. A saved model does not remember it: call it again after loading.
-
-    Worth doing before the last epochs of quantisation-aware training at the latest: an integer file has one fixed scale
-    and shift for each channel, and this is what the weights should be trained for. Call it before `compile`.
-
-    Args:
-        model: any Keras model. Changed in place.
-    """
-    for layer in model._flatten_layers():
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
-
-
 class _Quantization:
     """One application of a policy to a model: how each layer is cloned, and what is put round it."""
 

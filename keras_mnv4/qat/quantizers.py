@@ -9,12 +9,14 @@ object may serve many layers.
 
 import abc
 import dataclasses
+import math
 
 import keras
 from keras import ops
 
 EMA_DECAY = 0.999  # TFMOT's constant
 INITIAL_RANGE = 6.0  # likewise: ranges start at [-6, 6]
+LEAST_END = 1e-6  # upper end of a learned range: an empty one would get no gradient and stay empty
 
 
 class Quantizer(abc.ABC):
@@ -66,6 +68,7 @@ class _RangeQuantizer(Quantizer):
 
     initial_range = (-INITIAL_RANGE, INITIAL_RANGE)
     supports_per_axis = False
+    is_learned = False  # whether the optimizer changes the range
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,10 +81,10 @@ class _RangeQuantizer(Quantizer):
     def build(self, tensor_shape, name, layer):
         shape = tensor_shape[-1] if self.per_axis else None
         low, high = self.initial_range
-        constant = keras.initializers.Constant
+        constant, learned = keras.initializers.Constant, self.is_learned
         return {
-            "min_var": layer.add_weight(name + "_min", initializer=constant(low), trainable=False, shape=shape),
-            "max_var": layer.add_weight(name + "_max", initializer=constant(high), trainable=False, shape=shape),
+            "min_var": layer.add_weight(name + "_min", initializer=constant(low), trainable=learned, shape=shape),
+            "max_var": layer.add_weight(name + "_max", initializer=constant(high), trainable=learned, shape=shape),
         }
 
     def __call__(self, inputs, training, weights):
@@ -98,9 +101,13 @@ class _RangeQuantizer(Quantizer):
         axes = tuple(range(len(inputs.shape) - 1)) if self.per_axis else None
         low, high = ops.min(inputs, axis=axes), ops.max(inputs, axis=axes)
         if self.symmetric:
-            ratio = -1.0 if self.narrow_range else -(2**self.num_bits - 2) / 2**self.num_bits
-            return ops.minimum(low, _divide(high, ratio)), ops.maximum(high, low * ratio)
+            return ops.minimum(low, _divide(high, self._high_over_low)), ops.maximum(high, low * self._high_over_low)
         return ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+
+    @property
+    def _high_over_low(self):
+        """The ratio of the ends of a symmetric range: with the lowest code it reaches one step further down."""
+        return -1.0 if self.narrow_range else -(2**self.num_bits - 2) / 2**self.num_bits
 
     @abc.abstractmethod
     def _next_bound(self, current, seen, outer):
@@ -159,6 +166,74 @@ class AllValuesQuantizer(_RangeQuantizer):
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 @dataclasses.dataclass(frozen=True)
+class LearnedRangeQuantizer(_RangeQuantizer):
+    """Learns its range by gradient descent, as the weights are learned.
+
+    Values beyond an end of the range pull that end with their gradient, as TensorFlow's fake-quant op has it; those
+    inside pull both ends by their rounding error, which is what lets a range shrink that holds every value. Start from
+    a range that fits: `quantize_model` sets those of weights, `calibrate` those of activations.
+
+    Leave ranges out of weight decay: `optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)`, before the first
+    step. TFMOT has no such quantiser, so this one runs on TensorFlow, too.
+
+    Source: Esser et al., "Learned Step Size Quantization" (arXiv 1902.08153), sections 2.1 and 2.2; the offset that is
+    learned with the step is that of Bhalgat et al., "LSQ+" (arXiv 2004.09576).
+
+    Args:
+        num_bits: bits a value, 2 to 8.
+        per_axis: one range for each index of the last axis, instead of one for the tensor.
+        symmetric: centre the range on zero; then only the distance of its ends is learned.
+        narrow_range: leave out the lowest code.
+        gradient_scale: multiply the range's gradient by `1 / sqrt(n * (2**(num_bits - 1) - 1))`, n the number of values
+            that share a range, so that a range moves by about as large a share of itself as weights do.
+
+    Example:
+
+    >>> weights = LearnedRangeQuantizer(num_bits=4, per_axis=True, symmetric=True, narrow_range=True)
+    >>> four_bits = Policy((Rule(".*", weights=weights, outputs=LearnedRangeQuantizer(num_bits=4)),))
+    """
+
+    gradient_scale: bool = True
+
+    supports_per_axis = True
+    is_learned = True
+
+    def __call__(self, inputs, training, weights):
+        low, high = (ops.convert_to_tensor(weights[name]) for name in ("min_var", "max_var"))
+        if training and self.gradient_scale:
+            low, high = (self._scale_gradient(end, inputs) for end in (low, high))
+        low, high = self._range_between(low, high)
+        outputs = fake_quantize(inputs, low, high, self.num_bits, self.narrow_range, self.per_axis)
+        return outputs + self._pull_of_rounding(inputs, outputs, low, high) if training else outputs
+
+    def _next_bound(self, current, seen, outer):
+        return current
+
+    def _range_between(self, low, high):
+        """The range to round to: symmetric if asked for; with zero inside and never empty, whatever was learned."""
+        low_over_high = 1.0 / self._high_over_low
+        if self.symmetric:
+            high = (high - low) / (1.0 - low_over_high)
+        high = _with_gradient_of(high, ops.maximum(high, LEAST_END))
+        return low_over_high * high if self.symmetric else _with_gradient_of(low, ops.minimum(low, 0.0)), high
+
+    def _scale_gradient(self, end, inputs):
+        """`end`, whose gradient is scaled on the way back."""
+        sides = ops.shape(inputs)[:-1] if self.per_axis else ops.shape(inputs)
+        count = math.prod(ops.cast(side, "float32") for side in sides)
+        return _with_gradient_of(end * ops.rsqrt(count * (2.0 ** (self.num_bits - 1) - 1.0)), end)
+
+    def _pull_of_rounding(self, inputs, outputs, low, high):
+        """Zero, with the gradient that the rounding errors of the values inside the range give its width."""
+        is_inside = ops.logical_and(inputs > low, inputs < high)
+        errors = ops.where(is_inside, ops.stop_gradient(outputs - inputs), 0.0)
+        width = high - low
+        shares = errors / ops.stop_gradient(ops.where(width > 0.0, width, 1.0))
+        return _with_gradient_of(shares * width, ops.zeros_like(inputs))
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
 class FixedQuantizer(Quantizer):
     """Keeps one range, known beforehand: for pictures and for the output of a softmax.
 
@@ -198,9 +273,9 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
     """Rounds to the grid of `2**num_bits` codes over `[low, high]`, with a straight-through gradient.
 
     The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit: the range is shifted until zero lies on
-    the grid, values beyond it saturate and pass no gradient. On the TensorFlow backend it *is* that op, which is what
-    the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one ulp off on JAX when per
-    channel, and gives NaN for a channel of zeros.)
+    the grid; values beyond it saturate, and pass their gradient to that end of the range. On the TensorFlow backend it
+    *is* that op, which is what the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one
+    ulp off on JAX when per channel, and gives NaN for a channel of zeros.)
 
     Args:
         inputs: float tensor.
@@ -219,30 +294,46 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
         axis = len(inputs.shape) - 1 if per_axis else None
         return keras.quantizers.fake_quant_with_min_max_vars(inputs, low, high, num_bits, narrow_range, axis)
 
+    ends = (ops.convert_to_tensor(end, "float32") for end in (low, high))
+    return _round_portably(ops.convert_to_tensor(inputs), *ends, num_bits, narrow_range, is_constant_range)
+
+
+def _round_portably(inputs, low, high, num_bits, narrow_range, is_constant_range):
+    """`fake_quantize` in `keras.ops`, with the gradients of TensorFlow's op for all three tensors."""
+
     @ops.custom_gradient
-    def straight_through(x):
+    def straight_through(x, floor, ceiling):
         first, last = (1.0 if narrow_range else 0.0), 2.0**num_bits - 1.0
-        floor, ceiling = (ops.convert_to_tensor(end, "float32") for end in (low, high))
         width = ceiling - floor
         is_empty = width == 0.0
         width = ops.where(is_empty, 1.0, width)
         scale = _divide(width, last - first)
         per_unit = 1.0 / scale if is_constant_range else (last - first) / width
         zero_code = ops.round(ops.clip(first - floor / scale, first, last))
-        floor, ceiling = (first - zero_code) * scale, (last - zero_code) * scale
-        offset = ops.floor(-floor * per_unit + 0.5)
+        lowest, highest = (first - zero_code) * scale, (last - zero_code) * scale
+        offset = ops.floor(-lowest * per_unit + 0.5)
         values = ops.cast(x, "float32")
-        codes = ops.floor((ops.clip(values, floor, ceiling) - floor) * per_unit - offset + 0.5)
+        codes = ops.floor((ops.clip(values, lowest, highest) - lowest) * per_unit - offset + 0.5)
         result = ops.cast(ops.where(is_empty, 0.0, codes * scale), x.dtype)
-        inside = ops.logical_and(values >= floor, values <= ceiling)
+        is_below = ops.logical_and(values < lowest, ops.logical_not(is_empty))
+        is_above = ops.logical_and(values > highest, ops.logical_not(is_empty))
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            return ops.where(inside, upstream, ops.zeros_like(upstream))
+            axes = tuple(range(len(x.shape) - len(floor.shape)))
+            of_ends = (
+                ops.sum(ops.cast(ops.where(is_out, upstream, 0.0), "float32"), axes) for is_out in (is_below, is_above)
+            )
+            return ops.where(ops.logical_or(is_below, is_above), ops.zeros_like(upstream), upstream), *of_ends
 
         return result, gradient
 
-    return straight_through(ops.convert_to_tensor(inputs))
+    return straight_through(inputs, low, high)
+
+
+def _with_gradient_of(source, value):
+    """`value`, to the bit, which passes its gradient on to `source`, of the same shape."""
+    return ops.stop_gradient(value) + (source - ops.stop_gradient(source))
 
 
 def _divide(x, constant):

@@ -123,6 +123,9 @@ class TFMOTQuantizer(quantizers.Quantizer):
 class HostedQuantizer:
     """A TFMOT quantiser behind the portable protocol: Keras 3 variables in, raw `tf.Variable`s through.
 
+    Under a `tf.distribute` strategy every replica sees a part of the batch. TFMOT would average their ranges; here each
+    quantiser first learns the extremes of all replicas, so that ranges are those of the whole batch.
+
     Args:
         quantizer: a `tfmot.quantization.keras.quantizers.Quantizer`.
     """
@@ -135,4 +138,25 @@ class HostedQuantizer:
 
     def __call__(self, inputs, training, weights):
         raw = {key: variable.value for key, variable in weights.items()}
-        return self.quantizer(inputs, bool(training), raw)
+        training = bool(training)
+        replicas = _replicas()
+        if training and raw and replicas is not None:
+            self.quantizer(self._extremes(inputs, replicas), True, raw)  # for the update of its variables
+            training = False
+        return self.quantizer(inputs, training, raw)
+
+    def _extremes(self, inputs, replicas):
+        """The smallest and the largest value of each replica's inputs, for each index of the last axis if asked for."""
+        import tensorflow as tf
+
+        axes = tuple(range(len(inputs.shape) - 1)) if self.quantizer.per_axis else None
+        extremes = tf.stack([tf.reduce_min(inputs, axes), tf.reduce_max(inputs, axes)])
+        return replicas.all_gather(tf.stop_gradient(extremes), axis=0)
+
+
+def _replicas():
+    """The `tf.distribute.ReplicaContext` of a step that runs on several devices, else None."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context

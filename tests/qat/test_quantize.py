@@ -88,17 +88,6 @@ def test_trains_with_fit_and_keeps_everything_in_its_file(tmp_path):
     np.testing.assert_array_equal(loaded.predict(pictures(), verbose=0), quantized.predict(pictures(), verbose=0))
 
 
-def test_trains_in_mixed_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        quantized = qat.quantize_model(tiny())
-        quantized.compile("sgd", "sparse_categorical_crossentropy")
-        loss = quantized.fit(pictures(), np.arange(8) % 3, verbose=0).history["loss"][0]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert np.isfinite(loss)
-
-
 def test_a_rule_without_quantizers_leaves_a_part_in_float():
     policy = qat.Policy((qat.Rule("predictions/.*"), *qat.get_policy("w8a8").rules))
     quantized = qat.quantize_model(tiny(), policy)

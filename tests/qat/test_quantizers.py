@@ -87,9 +87,33 @@ def test_a_channel_of_zeros_stays_zero():
     assert_equal_to_tfmot(qat.LastValueQuantizer(8, True, True, True), [kernel])
 
 
+def gradients(function, *arrays):
+    """The gradients of a scalar `function` of `arrays` for each of them, on the backend at hand."""
+    if IS_TENSORFLOW:
+        return tensorflow_gradients(function, *arrays)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+        function(*tensors).backward()
+        return [tensor.grad.numpy() for tensor in tensors]
+    import jax
+
+    return [np.array(gradient) for gradient in jax.grad(function, tuple(range(len(arrays))))(*arrays)]
+
+
+def tensorflow_gradients(function, *arrays):
+    tf = _tensorflow()
+    tensors = [tf.constant(array) for array in arrays]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = function(*tensors)
+    return [gradient.numpy() for gradient in tape.gradient(total, tensors)]
+
+
 @pytest.mark.parametrize("per_axis", [False, True])
-def test_gradient_is_tensorflows(per_axis):
-    """One inside the range, zero outside: of `fake_quant_with_min_max_vars`, hand-computed at the ends."""
+def test_gradient_is_straight_through(per_axis):
+    """One inside the range, zero outside, by hand at the ends."""
     quantizer = qat.LastValueQuantizer(4, per_axis, True, True)
     layer = qat.FakeQuantize(quantizer)
     inputs = np.array([[-9.0, -7.0, -0.5, 0.0, 0.3, 6.9, 7.0, 7.1]], "float32").T
@@ -97,23 +121,126 @@ def test_gradient_is_tensorflows(per_axis):
     layer._state["min_var"].assign(-7.0 * np.ones(layer._state["min_var"].shape))
     layer._state["max_var"].assign(7.0 * np.ones(layer._state["max_var"].shape))
     expected = [[0.0], [1.0], [1.0], [1.0], [1.0], [1.0], [1.0], [0.0]]
-    if IS_TENSORFLOW:
-        tf = _tensorflow()
-        variable = tf.Variable(inputs)
-        with tf.GradientTape() as tape:
-            total = tf.reduce_sum(layer(variable))
-        gradient = tape.gradient(total, variable).numpy()
-    elif keras.backend.backend() == "torch":
-        import torch
-
-        variable = torch.tensor(inputs, requires_grad=True)
-        ops.sum(layer(variable)).backward()
-        gradient = variable.grad.numpy()
-    else:
-        import jax
-
-        gradient = jax.grad(lambda x: ops.sum(layer(x)))(inputs)
+    (gradient,) = gradients(lambda x: ops.sum(layer(x)), inputs)
     np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+@pytest.mark.parametrize("num_bits", [2, 4, 8])
+@pytest.mark.parametrize("narrow_range", [False, True])
+def test_gradients_are_those_of_tensorflows_op(per_axis, num_bits, narrow_range):
+    """Of inputs and of both ends of the range: nudged ones, one with an end at zero, and an empty one."""
+    tf, random = _tensorflow(), np.random.default_rng(0)
+    inputs, upstream = random.normal(size=(2, 5, 4, 6)).astype("float32")[..., None] * np.ones(4, "float32")
+    low = np.array([-0.7, 0.0, -1.3, 0.0], "float32")
+    high = np.array([1.1, 0.9, 0.0, 0.0], "float32")
+    fake_quant = tf.quantization.fake_quant_with_min_max_vars_per_channel
+    if not per_axis:
+        low, high, fake_quant = low[0], high[0], tf.quantization.fake_quant_with_min_max_vars
+
+    def ours(x, low, high):
+        return ops.sum(upstream * quantizers.fake_quantize(x, low, high, num_bits, narrow_range, per_axis))
+
+    def theirs(x, low, high):
+        return tf.reduce_sum(upstream * fake_quant(x, low, high, num_bits, narrow_range))
+
+    of_inputs, *of_ends = gradients(ours, inputs, low, high)
+    expected, *expected_of_ends = tensorflow_gradients(theirs, inputs, low, high)
+    np.testing.assert_array_equal(of_inputs, expected)
+    np.testing.assert_allclose(of_ends, expected_of_ends, rtol=1e-5, atol=1e-6)
+    assert np.any(expected_of_ends)
+
+
+@pytest.mark.parametrize("gradient_scale", [False, True])
+def test_learned_ranges_are_pulled_by_what_they_cut_off_and_by_rounding(gradient_scale):
+    """By hand, on the grid 0, 1, 2, 3 with the values 0.4 and 1.6 inside and one value beyond each end."""
+    quantizer = qat.LearnedRangeQuantizer(num_bits=2, gradient_scale=gradient_scale)
+    inputs, upstream = np.array([0.4, 1.6, 9.0, -1.0], "float32"), np.array([1.0, 2.0, 3.0, 4.0], "float32")
+
+    def total(low, high):
+        return ops.sum(upstream * quantizer(inputs, True, {"min_var": low, "max_var": high}))
+
+    of_rounding = (1.0 * (0.0 - 0.4) + 2.0 * (2.0 - 1.6)) / 3
+    scale = 1 / np.sqrt(4 * 1) if gradient_scale else 1.0
+    low, high = gradients(total, np.float32(0.0), np.float32(3.0))
+    np.testing.assert_allclose([low, high], scale * np.array([4.0 - of_rounding, 3.0 + of_rounding]), rtol=1e-5)
+    outputs = quantizer(inputs, True, {"min_var": np.float32(0.0), "max_var": np.float32(3.0)})
+    np.testing.assert_array_equal(np.array(outputs), [0.0, 2.0, 3.0, 0.0])
+
+
+@pytest.mark.parametrize(("per_axis", "symmetric"), [(True, True), (False, False)])
+def test_learned_ranges_find_the_best_one(per_axis, symmetric):
+    """From the range that holds every value, which at 4 bits is too wide for values with long tails."""
+    inputs = np.random.default_rng(0).laplace(size=(4096, 2)).astype("float32") * [1.0, 5.0 if per_axis else 1.0]
+    quantizer = qat.LearnedRangeQuantizer(4, per_axis, symmetric, narrow_range=symmetric)
+    layer = qat.FakeQuantize(quantizer)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.set_range_from(inputs)
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    before = model.evaluate(inputs, inputs, batch_size=4096, verbose=0)
+    often = np.tile(inputs, (40, 1))
+    model.fit(often, often, batch_size=512, verbose=0)
+    after = model.evaluate(inputs, inputs, batch_size=4096, verbose=0)
+
+    def loss_within(end, channels):
+        rounded = np.array(quantizers.fake_quantize(channels, -end, end, 4, symmetric))
+        return np.mean((rounded - channels) ** 2)
+
+    groups = [inputs[:, :1], inputs[:, 1:]] if per_axis else [inputs]
+    ends = np.linspace(0.1, 1.0, 91)
+    best = np.mean([min(loss_within(end * np.abs(each).max(), each) for end in ends) for each in groups])
+    assert after < 1.05 * best < 0.7 * before
+    low, high = (np.array(layer._state[name].numpy()) for name in ("min_var", "max_var"))
+    assert low.shape == high.shape == ((2,) if per_axis else ())
+    if symmetric:
+        np.testing.assert_allclose(low, -high, rtol=1e-4)
+
+
+def test_learned_ranges_keep_zero_inside():
+    quantizer = qat.LearnedRangeQuantizer(num_bits=2)
+    outputs = quantizer(np.array([0.4, 1.6], "float32"), False, {"min_var": np.float32(0.3), "max_var": np.float32(3)})
+    np.testing.assert_array_equal(np.array(outputs), [0.0, 2.0])
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_learned_ranges_that_are_empty_grow(symmetric):
+    """Such as that of a channel that starts at zero."""
+    quantizer = qat.LearnedRangeQuantizer(num_bits=4, symmetric=symmetric)
+
+    def error(low, high):
+        outputs = quantizer(np.array([-2.0, 3.0], "float32"), True, {"min_var": low, "max_var": high})
+        return ops.sum((outputs - np.array([-2.0, 3.0], "float32")) ** 2)
+
+    low, high = gradients(error, np.float32(0.0), np.float32(0.0))
+    assert low > 0 > high  # descent lowers the one and raises the other
+
+
+def test_learned_ranges_load_from_files_of_other_quantizers(tmp_path):
+    def model(quantizer):
+        return keras.Sequential([keras.Input((2,)), qat.FakeQuantize(quantizer, name="q")])
+
+    measured = model(qat.MovingAverageQuantizer(4))
+    measured.layers[0].set_range_from(np.array([[-1.0, 2.0]]))
+    measured.save_weights(tmp_path / "q.weights.h5")
+    learned = model(qat.LearnedRangeQuantizer(4))
+    learned.load_weights(tmp_path / "q.weights.h5")
+    assert [(weight.name, float(weight.numpy())) for weight in learned.trainable_weights] == [
+        ("range_min", -1.0),
+        ("range_max", 2.0),
+    ]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("excluded", [False, True])
+def test_ranges_can_be_left_out_of_weight_decay(excluded):
+    layer = qat.FakeQuantize(qat.LearnedRangeQuantizer(4))
+    model = keras.Sequential([keras.Input((2,)), layer])
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    if excluded:
+        optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
+    model.compile(optimizer, "mse")
+    model.train_on_batch(np.zeros((1, 2)), np.zeros((1, 2)))  # no gradient: only decay moves anything
+    assert (float(layer._state["max_var"].numpy()) == 6.0) == excluded
 
 
 @settings(max_examples=20, deadline=None)
@@ -163,7 +290,10 @@ def test_tfmot_has_no_fixed_quantizer_of_other_widths():
     np.testing.assert_array_equal(ops.convert_to_numpy(outputs), [0.0, 2.0, 3.0])
 
 
-@pytest.mark.parametrize("quantizer", [*(kind(4, False, True, True) for kind in RANGED), qat.FixedQuantizer(8, 0, 1)])
+@pytest.mark.parametrize(
+    "quantizer",
+    [*(kind(4, False, True, True) for kind in (*RANGED, qat.LearnedRangeQuantizer)), qat.FixedQuantizer(8, 0, 1)],
+)
 def test_configuration_round_trip(quantizer):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(quantizer))
     assert again == quantizer
