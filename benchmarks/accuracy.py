@@ -16,7 +16,6 @@ from rich.table import Table
 
 from keras_mnv4 import data
 from keras_mnv4 import export
-from keras_mnv4 import qat
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.files import atomic_file

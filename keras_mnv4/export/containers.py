@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 from keras import ops
 
-from keras_mnv4.export.grid import Grid
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.quantizers import fake_quantize
 
 

@@ -7,7 +7,6 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mnv4.export.grid import Grid
 from keras_mnv4.export.litert import ExportReport
 from keras_mnv4.export.litert import example_pictures
 from keras_mnv4.export.qdq import FakeQuant
@@ -22,6 +21,7 @@ from keras_mnv4.export.verify import layer_path
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.grid import Grid
 
 OPSET = 18
 INTEGER_OPSET = 17  # the last in which tf2onnx makes a mean over all pixels the operator that has an integer form

@@ -9,8 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_mnv4.export.grid import Grid
 from keras_mnv4.export.verify import ExportError
+from keras_mnv4.qat.grid import Grid
 
 LAST_INT4 = 15  # highest code of a fake-quantiser of 4 bits
 INT4_OPSET = 21  # the first that knows INT4

@@ -138,7 +138,7 @@ class ConvNormAct(QuantizableLayer):
         parts = [ITSELF]
         if self.linear_quantizer is not None:
             parts.append(ACTIVATION)
-        if self._conv_strides != self.strides:
+        if self.conv_strides != self.strides:
             parts.append(DOWNSAMPLE)
         return tuple(parts)
 
@@ -176,7 +176,7 @@ class ConvNormAct(QuantizableLayer):
 
     def call(self, inputs, training=False):
         outputs = self._activate(self._convolve_and_normalize(inputs, training), training)
-        return outputs if self._conv_strides == self.strides else self._downsample(outputs)
+        return outputs if self.conv_strides == self.strides else self._downsample(outputs)
 
     def _convolve_and_normalize(self, inputs, training=False):
         if self.correction is not None:
@@ -201,10 +201,10 @@ class ConvNormAct(QuantizableLayer):
     def _convolve(self, inputs, kernel):
         kernel = ops.cast(kernel, self.compute_dtype)
         padding = "same"
-        if self.padding == "symmetric" and self._conv_strides > 1:
+        if self.padding == "symmetric" and self.conv_strides > 1:
             inputs, padding = self._pad(inputs, self.kernel_size // 2), "valid"
         convolve = ops.depthwise_conv if self.depthwise else ops.conv
-        return convolve(inputs, kernel, self._conv_strides, padding, data_format=self.data_format)
+        return convolve(inputs, kernel, self.conv_strides, padding, data_format=self.data_format)
 
     def update_weight_ranges(self):
         """Sets the kernel quantiser's range from the kernel as it is now."""
@@ -234,7 +234,7 @@ class ConvNormAct(QuantizableLayer):
         """Multiply-accumulates of one forward pass of a batch of one."""
         values = input_shape[self.channel_axis] if self.depthwise else self.filters
         for axis in self._spatial_axes:
-            values *= -(-input_shape[axis] // self._conv_strides)
+            values *= -(-input_shape[axis] // self.conv_strides)
         return values * self.kernel_size**2 * (1 if self.depthwise else input_shape[self.channel_axis])
 
     def compute_output_shape(self, input_shape):
@@ -263,7 +263,8 @@ class ConvNormAct(QuantizableLayer):
         return _swap_last_axes(kernel) if self.depthwise else kernel
 
     @property
-    def _conv_strides(self):
+    def conv_strides(self):
+        """The strides of the convolution itself, which anti-aliasing takes over."""
         return self.strides if self.anti_aliasing is None else 1
 
     def _downsample(self, inputs):

@@ -29,6 +29,11 @@ def correct_biases(model, data):
     >>> calibrate(quantized, photos)
     >>> correct_biases(quantized, photos[:32])
     """
+    run_corrected(model, data, BiasCorrection())
+
+
+def run_corrected(model, data, correction):
+    """Runs `data` through a model twice at once, in float and rounded, with a `BiasCorrection` at each step."""
     data = np.asarray(data, "float32")
     layers = model._flatten_layers()
     convolutions = [layer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
@@ -38,7 +43,6 @@ def correct_biases(model, data):
         raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
     if not len(data):
         raise ValueError("`data` must hold at least one input. Received an empty array.")
-    correction = BiasCorrection()
     for layer in (*convolutions, *of_outputs):
         layer.correction = correction
     try:
@@ -64,7 +68,10 @@ class BiasCorrection:
         """Both halves through `layer`'s convolution, the second shifted to the means of the first."""
         exact, rounded = ops.split(inputs, 2)
         exact = convolve(exact, layer.float_kernel())
-        rounded = convolve(rounded, layer.quantized_kernel())
+        return self.shift(layer, exact, convolve(rounded, layer.quantized_kernel()))
+
+    def shift(self, layer, exact, rounded):
+        """What both halves go on with: outputs of a convolution in float, and rounded ones moved to their means."""
         if layer.norm is None and not layer.use_bias:  # nowhere to keep a shift
             return ops.concatenate([exact, rounded])
         axes = [axis for axis in range(4) if axis != layer.channel_axis % 4]

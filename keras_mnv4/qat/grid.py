@@ -34,8 +34,17 @@ class Grid:
     @property
     def ends(self):
         """The lowest and the highest number."""
-        return tuple(self.scale * (code - self.zero_point).astype("float32") for code in (self.first, self.last))
+        return tuple(self.values(np.asarray(code)) for code in (self.first, self.last))
 
     def codes(self, values):
         """The codes of `values`; beyond the ends they saturate."""
         return np.clip(np.rint(values / self.scale) + self.zero_point, self.first, self.last).astype("int32")
+
+    def values(self, codes):
+        """What `codes` stand for."""
+        return self.scale * (codes - self.zero_point).astype("float32")
+
+    def for_each(self, channels):
+        """The grids of `channels` channels, one below the other."""
+        scale, zero_point = (np.broadcast_to(each, channels)[:, None] for each in (self.scale, self.zero_point))
+        return dataclasses.replace(self, scale=scale, zero_point=zero_point)
