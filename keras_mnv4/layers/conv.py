@@ -8,10 +8,10 @@ from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantizable import least_kernel_range
 
 PADDINGS = ("same", "symmetric")
 ANTI_ALIASING = (None, "average", "blur")
-LEAST_KERNEL = 2.0**-12  # of a channel's bias: below that its kernel counts as zero
 BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
 
 
@@ -192,17 +192,8 @@ class ConvNormAct(QuantizableLayer):
         need more than 32 bits. With the wider range the kernel is rounded to zero, which no output can show.
         """
         if self.kernel_quantizer is not None:
-            self.kernel_quantizer.widen_range(LEAST_KERNEL * ops.abs(self._bias_of_kernel()))
-
-    def _bias_of_kernel(self):
-        """What is added to the convolution, were the normalisation's factor all in the kernel."""
-        if self.norm is None:
-            channels = self.kernel.shape[2 if self.depthwise else 3]
-            return self.bias if self.use_bias else ops.zeros(channels)
-        gamma, beta, mean, variance = (ops.convert_to_tensor(weight) for weight in self.norm.weights)
-        is_dead = ops.equal(gamma, 0)
-        bias = beta * ops.sqrt(variance + self.norm.epsilon) / ops.where(is_dead, 1.0, gamma) - mean
-        return ops.where(is_dead, 0.0, bias)
+            bias = self.bias if self.use_bias else None
+            self.kernel_quantizer.widen_range(least_kernel_range(self.norm, bias))
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""

@@ -15,6 +15,7 @@ from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 from keras_mnv4.qat.quantizers import Quantizer
+from keras_mnv4.qat.wrapper import QuantizeWrapper
 
 __all__ = [
     "AllValuesQuantizer",
@@ -25,6 +26,7 @@ __all__ = [
     "MovingAverageQuantizer",
     "Policy",
     "QuantizableLayer",
+    "QuantizeWrapper",
     "Quantizer",
     "Rule",
     "calibrate",
