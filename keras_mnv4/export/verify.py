@@ -3,11 +3,14 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
 
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fusion import fusions
+from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
 MIN_PART_AGREEMENT = 0.999  # share of a part's outputs within one step, given the same inputs
@@ -143,7 +146,7 @@ def compare_parts(content, model, inputs):
         interpreter.invoke()
         for index, seen in values.items():
             value = interpreter.get_tensor(index)
-            seen.append(value[0] if value.shape[0] == 1 else value)  # matrices have no axis of pictures
+            seen.append(_without_batch(value))
 
     producers = {operator.outputs[0].index: operator for operator in file.operators}
     clipped = {operator.inputs[0].index: operator for operator in file.operators if operator.kind == CLIPPING_OP}
@@ -163,6 +166,7 @@ def compare_parts(content, model, inputs):
         path = layer_path(output.name, model)
         activations = [tensor for tensor in operator.inputs if tensor is not None and tensor.index in values]
         expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
+        expected = expected.reshape(np.shape(values[output.index]))
         steps = np.round(expected / output.scales[0]) + output.zero_points[0] - np.stack(values[output.index])
         agreements.append(
             PartAgreement(path, operator.kind, float(np.mean(steps == 0)), float(np.mean(np.abs(steps) <= 1)))
@@ -170,14 +174,41 @@ def compare_parts(content, model, inputs):
     return agreements
 
 
+def _without_batch(value):
+    """A tensor without its axis of pictures. Matrices have none, and a sum of one pixel loses all but the channels."""
+    if value.ndim < 2:
+        return value.reshape(1, 1, -1)
+    return value[0] if value.shape[0] == 1 else value
+
+
 def _compute(model, path, inputs):
     name, _, part = path.partition("/")
-    layer = model.get_layer(name)
-    if isinstance(layer, QuantizableLayer):
-        return layer.compute_part(part, *inputs)
-    outputs = layer(*inputs) if len(inputs) == 1 else layer(inputs)
-    followers = [node.operation for node in layer._outbound_nodes]
+    operation = next(operation for operation in model.operations if operation.name == name)
+    if isinstance(operation, QuantizableLayer):
+        if part == ITSELF and ITSELF in operation.quantizable_parts:
+            inputs = [_as_read(operation.input, *inputs)]
+        outputs = operation.compute_part(part, *inputs)
+    else:
+        sources = keras.tree.flatten(operation.input)
+        inputs = [_as_read(source, value) for source, value in zip(sources, inputs, strict=True)]
+        outputs = keras.Function(sources, operation.output)(inputs)
+    fused = fusions(model)
+    while operation in fused:
+        operation = fused[operation]
+        outputs = operation(outputs)
+    followers = [node.operation for node in operation._outbound_nodes]
     return next((follower(outputs) for follower in followers if isinstance(follower, FakeQuantize)), outputs)
+
+
+def _as_read(tensor, value):
+    """`value`, an input of an operator, as the Keras model has it in `tensor`.
+
+    Files have vectors as maps of one pixel, and convolutions that pad by themselves.
+    """
+    producer = tensor._keras_history.operation
+    if isinstance(producer, keras.layers.ZeroPadding2D):
+        value = producer(_as_read(producer.input, value))
+    return np.reshape(value, (len(value), *tensor.shape[1:]))
 
 
 def float_layers(file, model):
@@ -207,13 +238,23 @@ def layer_path(tensor_name, model):
             parts = sorted(parts, key=len, reverse=True)  # `expand/downsample` before `expand`
             inner = "/".join(segments[start + 1 :])
             part = next((part for part in parts if part and _scope(part).match(inner)), "")
-            return f"{layer.name}/{part}".rstrip("/")
+            return f"{_first_fused(layer, model).name}/{part}".rstrip("/")
     return tensor_name
 
 
 def _scope(part):
     """What the scopes of `part` look like: those of its layers and of its quantiser, with the numbers of calls."""
     return re.compile(r"(_\d+)?/".join(part.split("/")) + r"(_quantizer)?(_\d+)?(/|$)")
+
+
+def _first_fused(layer, model):
+    """The first of the operations that are computed together with `layer`, or that `layer` rounds the results of."""
+    if isinstance(layer, FakeQuantize):
+        layer = layer.input._keras_history.operation
+    before = {reader: operation for operation, reader in fusions(model).items()}
+    while layer in before:
+        layer = before[layer]
+    return layer
 
 
 def _named(segment, layers):

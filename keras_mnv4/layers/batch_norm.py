@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_mnv4.layers.conv import LEAST_KERNEL
 from keras_mnv4.qat.quantizable import ITSELF
+from keras_mnv4.qat.quantizable import LEAST_KERNEL
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizers import fake_quantize
 

@@ -8,16 +8,16 @@ from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.quantizable import least_kernel_range
 from keras_mnv4.qat.quantizers import fake_quantize
+from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 
 PADDINGS = ("same", "symmetric")
 ANTI_ALIASING = (None, "average", "blur")
-LEAST_KERNEL = 2.0**-12  # of a channel's bias: below that its kernel counts as zero
 BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
 BLUR_RANGE = 127 / (31 * 16)  # of its integer form, whose codes are then exact: 31, 62 and 124
 ACTIVATION = "activation"  # the part that is an activation too complex to be an end of the convolution's operator
 DOWNSAMPLE = "downsample"  # the part that pools or blurs
-SIMPLE_ACTIVATIONS = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -128,7 +128,7 @@ class ConvNormAct(QuantizableLayer):
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
-        if self.activation not in SIMPLE_ACTIVATIONS:
+        if self.activation not in FUSED_ACTIVATIONS:
             self.linear_quantizer = self.make_output_quantizer(ITSELF, name="linear_quantizer")
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
         self.freeze_parts()
@@ -218,17 +218,8 @@ class ConvNormAct(QuantizableLayer):
         need more than 32 bits. With the wider range the kernel is rounded to zero, which no output can show.
         """
         if self.kernel_quantizer is not None:
-            self.kernel_quantizer.widen_range(LEAST_KERNEL * ops.abs(self._bias_of_kernel()))
-
-    def _bias_of_kernel(self):
-        """What is added to the convolution, were the normalisation's factor all in the kernel."""
-        if self.norm is None:
-            channels = self.kernel.shape[2 if self.depthwise else 3]
-            return self.bias if self.use_bias else ops.zeros(channels)
-        gamma, beta, mean, variance = (ops.convert_to_tensor(weight) for weight in self.norm.weights)
-        is_dead = ops.equal(gamma, 0)
-        bias = beta * ops.sqrt(variance + self.norm.epsilon) / ops.where(is_dead, 1.0, gamma) - mean
-        return ops.where(is_dead, 0.0, bias)
+            bias = self.bias if self.use_bias else None
+            self.kernel_quantizer.widen_range(least_kernel_range(self.norm, bias))
 
     def count_macs(self, input_shape):
         """Multiply-accumulates of one forward pass of a batch of one."""

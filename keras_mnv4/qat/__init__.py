@@ -19,6 +19,7 @@ from keras_mnv4.qat.quantizers import Quantizer
 from keras_mnv4.qat.rounding import optimize_rounding
 from keras_mnv4.qat.statistics import FreezeStatistics
 from keras_mnv4.qat.statistics import freeze_statistics
+from keras_mnv4.qat.wrapper import QuantizeWrapper
 
 __all__ = [
     "RANGE_NAMES",
@@ -32,6 +33,7 @@ __all__ = [
     "MovingAverageQuantizer",
     "Policy",
     "QuantizableLayer",
+    "QuantizeWrapper",
     "Quantizer",
     "Rule",
     "calibrate",

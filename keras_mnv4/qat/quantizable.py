@@ -1,12 +1,14 @@
 """`QuantizableLayer`: what a layer offers so that a policy can quantise its inside."""
 
 import keras
+from keras import ops
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.statistics import freeze_statistics
 from keras_mnv4.qat.statistics import frozen_statistics
 
 ITSELF = ""  # the part that is the layer itself
+LEAST_KERNEL = 2.0**-12  # of a channel's bias: below that its kernel counts as zero
 
 
 class QuantizableLayer(keras.layers.Layer):
@@ -42,9 +44,9 @@ class QuantizableLayer(keras.layers.Layer):
 
     def part_quantization(self, part):
         """The `LayerQuantization` of `part`, or None."""
-        if part == ITSELF:
-            return self.quantization
-        return (self.quantization or {}).get(part)
+        if isinstance(self.quantization, dict):
+            return self.quantization.get(part)
+        return self.quantization if part == ITSELF else None
 
     def quantization_below(self, part):
         """What a layer inside, called `part`, takes as its `quantization`."""
@@ -87,3 +89,21 @@ def join_parts(layer, parts):
 
 def _is_below(path, part):
     return path.startswith(f"{part}/")
+
+
+def least_kernel_range(norm, bias):
+    """The least range of a convolution's kernel with which its integer biases fit into 32 bits: one number a channel.
+
+    Args:
+        norm: the batch normalisation behind the convolution, or None.
+        bias: the convolution's own bias, or None.
+    """
+    total = ops.zeros(()) if bias is None else ops.convert_to_tensor(bias)
+    if norm is not None:  # what is added to the convolution, were the normalisation's factor all in the kernel
+        mean, variance = (ops.convert_to_tensor(each) for each in (norm.moving_mean, norm.moving_variance))
+        gamma = ops.ones_like(mean) if norm.gamma is None else ops.convert_to_tensor(norm.gamma)
+        beta = ops.zeros_like(mean) if norm.beta is None else ops.convert_to_tensor(norm.beta)
+        is_dead = ops.equal(gamma, 0)
+        total = total + beta * ops.sqrt(variance + norm.epsilon) / ops.where(is_dead, 1.0, gamma) - mean
+        total = ops.where(is_dead, 0.0, total)
+    return LEAST_KERNEL * ops.abs(total)

@@ -1,5 +1,7 @@
 """`quantize_model`: the same network, fake-quantised. `calibrate`: its ranges, from data."""
 
+import collections
+import dataclasses
 import warnings
 
 import keras
@@ -7,12 +9,20 @@ import numpy as np
 from keras import layers
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fusion import ARITHMETIC
+from keras_mnv4.qat.fusion import fusions
+from keras_mnv4.qat.fusion import is_relu
+from keras_mnv4.qat.operations import RELUS
+from keras_mnv4.qat.operations import stand_in
 from keras_mnv4.qat.policies import POLICIES
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizers import FixedQuantizer
+from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
+from keras_mnv4.qat.wrapper import QuantizeWrapper
+from keras_mnv4.qat.wrapper import wrappable_parts
 
 INPUT = "input"  # the path under which policies know the picture as it enters the network
 
@@ -27,19 +37,23 @@ GRID_KEEPING = (
     layers.GlobalMaxPooling2D,
     layers.Cropping2D,
     layers.ZeroPadding2D,
-)
-# Stock layers without weights whose results need rounding: a `FakeQuantize` is put behind each.
-GRID_LEAVING = (
-    layers.Add,
-    layers.Average,
+    # Integer operators round their means to the grid of what they read. A range of its own would be forced on that.
     layers.AveragePooling2D,
+)
+# Those without kernels, and operations, whose results need rounding: a `FakeQuantize` is put behind each, unless the
+# layer behind it is computed together with it.
+GRID_LEAVING = (
+    *ARITHMETIC,
+    *RELUS,
+    layers.Average,
+    layers.BatchNormalization,
     layers.Concatenate,
     layers.GlobalAveragePooling2D,
+    layers.LeakyReLU,
     layers.Maximum,
     layers.Minimum,
-    layers.Multiply,
     layers.ReLU,
-    layers.Subtract,
+    layers.Softmax,
 )
 
 
@@ -50,8 +64,16 @@ def quantize_model(model, policy="w8a8"):
     `summary()` work as before; quantisers are added to them. Ranges of weights are set from the weights. Ranges of
     activations start at [-6, 6]: call `calibrate` before training or export.
 
+    Policies know stock layers by their names, and what an activation other than relu gives out as
+    `<layer>/<activation>`. A convolution, the normalisation behind it and its relu are rounded once, behind the last of
+    them, as the rule for that one says. Pictures enter as bytes: where the model scales them itself and its zero is
+    between two bytes, as with `Rescaling(1 / 127.5, -1)`, the twin's is the byte above, half a grey level away.
+
     Args:
-        model: a built Functional `keras.Model` of layers of this package and stock layers without weights.
+        model: a Functional `keras.Model`, or a built `keras.Sequential`, of layers of this package and of Keras:
+            `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`, `Dense` and `BatchNormalization`, which the twin has inside
+            `QuantizeWrapper` layers of the same names where it must; activations, poolings, sums and the like. A
+            separable convolution becomes its two convolutions, `<name>_depthwise` and `<name>`.
         policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
             activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
             classifier.
@@ -71,8 +93,12 @@ def quantize_model(model, policy="w8a8"):
     >>> quantized = quantize_model(MobileNetV4ConvSmall(weights=None, classes=10, input_shape=(64, 64, 3)))
     >>> quantized.compile("adam", "sparse_categorical_crossentropy")
     """
+    if isinstance(model, keras.Sequential) and model.built:
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations") or isinstance(model, keras.Sequential):
-        raise ValueError(f"`model` must be a Functional `keras.Model`. Received: {model!r}")
+        raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
+    if isinstance(model.input, list) and len(model.input) == 1:  # of `keras.applications` with an `input_tensor`
+        model = keras.Model(model.input[0], model.output, name=model.name)
     return _Quantization(get_policy(policy)).apply(model)
 
 
@@ -113,8 +139,13 @@ class _Quantization:
         self.policy = policy
         self.input_quantizers = {}
         self.paths = [INPUT]
+        self.depthwise = {}  # by the name of a separable convolution, the depthwise one before its own
+        self.calls = collections.Counter()
 
     def apply(self, model):
+        fused = fusions(model)
+        self.fused = {operation.name for operation in fused}  # rounded behind another operation, or not at all
+        self.folded = {operation.name for operation in fused.values()}
         twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
         _carry_weights(model, twin)
         for layer in twin._flatten_layers():
@@ -148,20 +179,59 @@ class _Quantization:
         config = layer.get_config()
         if isinstance(layer, QuantizableLayer):
             self.check(layer)
-            parts = {part: self.quantization(f"{layer.name}/{part}".strip("/")) for part in layer.quantizable_parts}
-            quantization = parts.get(ITSELF, parts)
-            config["quantization"] = keras.saving.serialize_keras_object(quantization)
-        elif not isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING, layers.Rescaling)):
-            how = self.quantization(layer.name)
-            if how != LayerQuantization():
-                way_out = "Use the layers of `keras_mnv4.layers`"
-                if isinstance(layer, keras.Model):
-                    way_out = "Build that model with `input_tensor`, so that its layers become layers of this one"
-                raise ValueError(
-                    f"Layer `{layer.name}` ({type(layer).__name__}) cannot be quantised. {way_out}, or leave it in "
-                    f"float: put `Rule({layer.name!r})` first in the policy."
-                )
+            parts = self.part_quantizations(layer.name, layer.quantizable_parts)
+            config["quantization"] = keras.saving.serialize_keras_object(parts.get(ITSELF, parts))
+        elif type(layer) is layers.SeparableConv2D:
+            return self.clone_separable(layer)
+        elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
+            config["offset"] = _offset_on_a_byte(layer)
+        elif self.is_wrapped(layer):
+            return self.wrap(type(layer).from_config(config))
+        elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)):
+            self.refuse(layer)
         return type(layer).from_config(config)
+
+    def refuse(self, layer):
+        """Raises if the policy would quantise a layer that cannot be."""
+        if self.quantization(layer.name) == LayerQuantization():
+            return
+        way_out = "Use the layers of `keras_mnv4.layers`"
+        if isinstance(layer, keras.Model):
+            way_out = "Build that model with `input_tensor`, so that its layers become layers of this one"
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        kind = type(layer).__name__ + (f" with activation {activation}" if activation != "linear" else "")
+        raise ValueError(
+            f"Layer `{layer.name}` ({kind}) cannot be quantised. {way_out}, or leave it in float: put "
+            f"`Rule({layer.name!r})` first in the policy."
+        )
+
+    def is_wrapped(self, layer):
+        """Whether a stock layer needs a `QuantizeWrapper`; for the others a `FakeQuantize` behind will do."""
+        if isinstance(layer, layers.BatchNormalization) and layer.name in self.folded:
+            return False
+        return wrappable_parts(layer) is not None and not _is_plain(layer)
+
+    def wrap(self, layer):
+        """`layer`, a clone not yet built, in a `QuantizeWrapper` if the policy quantises any of it."""
+        parts = self.part_quantizations(layer.name, wrappable_parts(layer))
+        if all(how == LayerQuantization() for how in parts.values()):
+            return layer
+        if layer.name in self.fused:
+            parts[ITSELF] = dataclasses.replace(parts[ITSELF], outputs=None)
+        return QuantizeWrapper(layer, quantization=parts[ITSELF] if tuple(parts) == (ITSELF,) else parts)
+
+    def clone_separable(self, layer):
+        if any(wrappable_parts(part) is None for part in _split_separable(layer)):
+            self.refuse(layer)
+            return type(layer).from_config(layer.get_config())
+        depthwise, pointwise = (self.wrap(part) for part in _split_separable(layer))
+        if not isinstance(depthwise, QuantizeWrapper) and not isinstance(pointwise, QuantizeWrapper):
+            return type(layer).from_config(layer.get_config())
+        self.depthwise[layer.name] = depthwise
+        return pointwise
+
+    def part_quantizations(self, name, parts):
+        return {part: self.quantization(f"{name}/{part}".rstrip("/")) for part in parts}
 
     def check(self, layer):
         """Raises if the policy would quantise a layer that cannot be."""
@@ -175,12 +245,30 @@ class _Quantization:
         if isinstance(layer, layers.Rescaling) and _is_input(args[0]):
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
-        outputs = layer(*args, **kwargs)
-        if isinstance(layer, (*GRID_LEAVING, layers.Rescaling)) and not _is_pool_of_one_pixel(layer):
-            how = self.quantization(layer.name)
-            if how.outputs is not None:
-                outputs = FakeQuantize(how.outputs, name=f"{layer.name}_quantizer")(outputs)
-        return outputs
+        if not isinstance(layer, layers.Layer) and self.quantization(layer.name) != LayerQuantization():
+            layer, *args = stand_in(layer, *args) or self.refuse(layer)
+        if layer.name in self.depthwise:
+            args = (self.depthwise[layer.name](*args),)
+        if isinstance(layer, QuantizeWrapper):
+            kwargs = {name: value for name, value in kwargs.items() if value is not None}  # such as `mask`
+        how = self.quantization_behind(layer, *args)
+        if how is None:
+            return layer(*args, **kwargs)
+        self.calls[layer.name] += 1
+        again = f"_{self.calls[layer.name]}" if self.calls[layer.name] > 1 else ""
+        if again and not getattr(layer, "weights", ()):  # shared only for its looks: it gets ranges for each call
+            layer = type(layer).from_config({**layer.get_config(), "name": layer.name + again})
+            again = ""
+        return FakeQuantize(how.outputs, name=f"{layer.name}_quantizer{again}")(layer(*args, **kwargs))
+
+    def quantization_behind(self, layer, *inputs):
+        """The `LayerQuantization` that a `FakeQuantize` behind `layer` is to carry out; None if there is none to be."""
+        if not isinstance(layer, (*GRID_LEAVING, layers.Rescaling)) and not (_is_plain(layer) and is_relu(layer)):
+            return None
+        if layer.name in self.fused or _is_pool_of_one_pixel(layer, *inputs):
+            return None
+        how = self.quantization(f"{layer.name}/softmax" if isinstance(layer, layers.Softmax) else layer.name)
+        return None if how.outputs is None else how
 
     def quantize_input(self, tensor, quantizer=None):
         """`tensor`, an input of the model, through a quantiser that all layers which read it share."""
@@ -193,13 +281,18 @@ class _Quantization:
         return self.input_quantizers[id(tensor)]
 
 
-def _is_pool_of_one_pixel(layer):
+def _is_pool_of_one_pixel(layer, *inputs):
     """A mean that changes nothing: the converter drops it, and would mix up the scales of two quantisers in a row."""
     if not isinstance(layer, layers.GlobalAveragePooling2D):
         return False
-    _, *sides = layer.input.shape
+    _, *sides = inputs[0].shape
     sides.pop(-1 if layer.data_format == "channels_last" else 0)
     return sides == [1, 1]
+
+
+def _is_plain(layer):
+    """An activation layer that is relu, or nothing at all."""
+    return isinstance(layer, layers.Activation) and layer.activation in FUSED_ACTIVATIONS
 
 
 def _is_input(tensor):
@@ -213,8 +306,62 @@ def _pixel_quantizer(rescaling):
     return FixedQuantizer(num_bits=8, init_min=min(float(ends.min()), 0.0), init_max=max(float(ends.max()), 0.0))
 
 
+def _offset_on_a_byte(rescaling):
+    """The offset of `rescaling`, moved by half a step at most so that the zero of what it gives out is a byte."""
+    if np.ndim(rescaling.scale) or np.ndim(rescaling.offset):
+        return rescaling.offset
+    zero = -rescaling.offset / rescaling.scale
+    is_between = 0 < zero < 255 and abs(zero - round(zero)) > 1e-3
+    return -np.floor(zero + 0.5) * rescaling.scale if is_between else rescaling.offset
+
+
+def _split_separable(layer):
+    """The depthwise convolution and the 1x1 convolution that a `SeparableConv2D` is, not yet built."""
+    shared = {"data_format": layer.data_format, "dtype": layer.dtype_policy, "trainable": layer.trainable}
+    depthwise = layers.DepthwiseConv2D(
+        layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        depth_multiplier=layer.depth_multiplier,
+        dilation_rate=layer.dilation_rate,
+        use_bias=False,
+        depthwise_initializer=layer.depthwise_initializer,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
+        name=f"{layer.name}_depthwise",
+        **shared,
+    )
+    pointwise = layers.Conv2D(
+        layer.filters,
+        1,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        kernel_initializer=layer.pointwise_initializer,
+        kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_initializer=layer.bias_initializer,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
+        activity_regularizer=layer.activity_regularizer,
+        name=layer.name,
+        **shared,
+    )
+    return depthwise, pointwise
+
+
 def _carry_weights(source, target):
-    """Assigns every weight of `source` to the one of the same path in `target`."""
-    targets = {weight.path: weight for weight in target.weights}
-    for weight in source.weights:
-        targets[weight.path].assign(weight.numpy())  # a copy: JAX donates the buffers of a model it trains
+    """Assigns every weight of `source` to that of the same layer in `target`."""
+    for layer in (layer for layer in source.layers if layer.weights):
+        twin = _unwrapped(target.get_layer(layer.name))
+        targets = twin.weights
+        if isinstance(layer, QuantizableLayer):  # its quantisers have weights, too
+            by_path = {weight.path.removeprefix(twin.path): weight for weight in targets}
+            targets = [by_path[weight.path.removeprefix(layer.path)] for weight in layer.weights]
+        elif type(twin) is not type(layer):  # a separable convolution, now in two
+            targets = [*_unwrapped(target.get_layer(f"{layer.name}_depthwise")).weights, *targets]
+        for weight, ours in zip(layer.weights, targets, strict=True):
+            ours.assign(weight.numpy())  # a copy: JAX donates the buffers of a model it trains
+
+
+def _unwrapped(layer):
+    return layer.layer if isinstance(layer, QuantizeWrapper) else layer

@@ -221,14 +221,28 @@ def test_wrong_arguments_are_named(make, arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("checkpoint", ["e2400_r224_in1k", "e3600_r256_in1k"])
-def test_preprocessing_that_bytes_cannot_go_through_is_refused(checkpoint, tmp_path):
-    """ImageNet's mean of each colour, and a mean of half a byte: not an integer file with the wrong colours."""
+def bare_behind(checkpoint):
+    """A tiny network behind the preprocessing of a published checkpoint."""
     preprocessing = next(each.preprocessing for each in CHECKPOINTS if each.tag == checkpoint)
     inputs = keras.Input((32, 32, 3))
-    bare = tiny(include_preprocessing=False, input_tensor=preprocessing.make_layer(name="preprocessing")(inputs))
+    return tiny(include_preprocessing=False, input_tensor=preprocessing.make_layer(name="preprocessing")(inputs))
+
+
+def test_preprocessing_that_bytes_cannot_go_through_is_refused(tmp_path):
+    """ImageNet's mean of each colour: not an integer file with the wrong colours."""
     with pytest.raises(ValueError, match="include_preprocessing=False"):
-        export.to_litert(qat.quantize_model(bare), tmp_path / "m.tflite")
+        export.to_litert(qat.quantize_model(bare_behind("e2400_r224_in1k")), tmp_path / "m.tflite")
+
+
+def test_a_mean_of_half_a_byte_becomes_the_byte_above(photos, tmp_path):
+    model = bare_behind("e3600_r256_in1k")
+    assert model.get_layer("preprocessing").offset == -1.0
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, photos)
+    export.to_litert(quantized, tmp_path / "m.tflite", samples=photos)
+    file = export.LiteRTModel(tmp_path / "m.tflite")
+    assert file.input["quantization"] == (pytest.approx(1 / 127.5), 0)
+    assert np.abs(file.predict(photos.astype("uint8")) - model.predict(photos, verbose=0)).max() < 0.05
 
 
 def test_half_precision_is_refused(tmp_path):

@@ -1,0 +1,295 @@
+"""Models of Keras's own layers: quantised, trained, saved, exported."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import fit_statistics
+from conftest import randomize_statistics
+from keras import layers
+from keras import ops
+
+from keras_mnv4 import export
+from keras_mnv4 import qat
+from keras_mnv4.export import tflite_file
+
+EIGHT_BITS = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
+
+
+def norm(x):
+    return layers.BatchNormalization()(x)
+
+
+def convolutions(x):
+    x = layers.Conv2D(4, 3, 2, padding="same", activation="relu")(x)
+    x = norm(layers.Conv2D(4, 3, padding="same", dilation_rate=2)(x))
+    x = layers.Activation("relu")(norm(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)))
+    x = layers.ReLU(6.0)(norm(layers.SeparableConv2D(4, 3, padding="same", use_bias=False)(x)))
+    x = layers.DepthwiseConv2D(3, activation="relu6")(layers.ZeroPadding2D(2)(x))
+    return layers.ReLU()(norm(layers.SpatialDropout2D(0.1)(x)))  # no convolution right before it
+
+
+def dense(x):
+    x = layers.Dense(8, activation="relu")(layers.Flatten()(layers.MaxPooling2D(2)(x)))
+    x = layers.ReLU()(norm(layers.Dense(16)(x)))
+    x = norm(layers.Dropout(0.5)(x))
+    return layers.Dense(3)(layers.Reshape((4, 4))(x))
+
+
+def activations(x):
+    x = layers.Conv2D(4, 3, activation="hard_silu")(x)
+    x = layers.Activation("silu")(norm(layers.Conv2D(4, 3)(x)))
+    x = layers.LeakyReLU()(layers.Conv2D(4, 3, activation="linear")(x))
+    x = layers.Multiply()([x, layers.Conv2D(4, 1, activation="hard_sigmoid")(x)])
+    return layers.Activation("sigmoid")(layers.Activation("linear")(x))
+
+
+def sums(x):
+    relu = layers.ReLU(name="relu")
+    x = relu(norm(layers.Conv2D(4, 3, padding="same")(x)))
+    x = relu(layers.Add()([x, norm(layers.Conv2D(4, 3, padding="same")(x))]))
+    x = layers.Concatenate()([x, layers.AveragePooling2D(3, 1, padding="same")(x)])
+    x = (1.5 + x) * 0.5 - ops.relu6(x * x + 1) / 3.0
+    return layers.Multiply()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)])
+
+
+# The operators of their files; each is held against its part of the Keras model when it is made.
+OPERATORS = {
+    convolutions: (
+        "CONV_2D CONV_2D DEPTHWISE_CONV_2D DEPTHWISE_CONV_2D CONV_2D PAD DEPTHWISE_CONV_2D DEPTHWISE_CONV_2D "
+        "MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
+    ),
+    dense: ("MAX_POOL_2D RESHAPE CONV_2D CONV_2D DEPTHWISE_CONV_2D RESHAPE CONV_2D RESHAPE CONV_2D RESHAPE SOFTMAX"),
+    activations: (
+        "CONV_2D HARD_SWISH CONV_2D LOGISTIC MUL CONV_2D LEAKY_RELU CONV_2D ADD MUL MUL LOGISTIC "
+        "MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
+    ),
+    sums: (
+        "CONV_2D CONV_2D ADD AVERAGE_POOL_2D CONCATENATION ADD MUL MUL ADD MUL SUB MEAN MUL "
+        "MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
+    ),
+}
+
+
+def network(middle, size=8):
+    inputs = keras.Input((size, size, 3))
+    x = middle(layers.Rescaling(1 / 127.5, -1)(inputs))
+    x = layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else layers.Flatten()(x)
+    narrow = keras.initializers.RandomNormal(stddev=0.05)  # no score is so near 0 or 1 that no gradient is left
+    outputs = layers.Dense(3, activation="softmax", kernel_initializer=narrow, name="predictions")(x)
+    return keras.Model(inputs, outputs)
+
+
+def pictures(count=8, size=8):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype("float32")
+
+
+def trained(model, photos):
+    """`model` with no zeros, statistics of `photos`, and most relus open: random networks are chaotic otherwise."""
+    for layer in randomize_statistics(model).layers:
+        if getattr(layer, "use_bias", False):
+            layer.bias.assign(np.random.default_rng(1).normal(0, 0.1, layer.bias.shape))
+        elif isinstance(layer, layers.BatchNormalization):
+            layer.beta.assign(1.0 + layer.beta)
+    return fit_statistics(model, photos)
+
+
+def kinds(path):
+    return [operator.kind for operator in tflite_file.read_tflite(path).operators]
+
+
+def quantizers(model):
+    return [layer.name for layer in model.layers if isinstance(layer, qat.FakeQuantize)]
+
+
+@pytest.mark.parametrize("middle", OPERATORS, ids=lambda middle: middle.__name__)
+def test_networks_of_stock_layers(middle, tmp_path):
+    model = trained(network(middle), pictures())
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures())
+    np.testing.assert_allclose(quantized(pictures()), model(pictures()), atol=0.05)
+    qat.correct_biases(quantized, pictures())
+    np.testing.assert_allclose(quantized(pictures()), model(pictures()), atol=0.05)
+
+    kernels = [variable for variable in quantized.trainable_variables if "kernel" in variable.path]
+    before = [np.array(kernel.numpy()) for kernel in kernels]
+    quantized.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy")
+    quantized.fit(pictures(), np.arange(8) % 3, verbose=0)
+    for kernel, old in zip(kernels, before, strict=True):
+        assert np.any(kernel.numpy() != old), kernel.path
+
+    quantized.save(tmp_path / "quantized.keras")
+    loaded = keras.models.load_model(tmp_path / "quantized.keras")
+    np.testing.assert_array_equal(loaded(pictures()), quantized(pictures()))
+    if keras.backend.backend() != "tensorflow":
+        return
+    qat.calibrate(loaded, pictures())
+    target, labels = ("app", ["a", "b", "c"]) if middle is activations else ("edgetpu", None)
+    report = export.to_litert(loaded, tmp_path / "m.tflite", target, samples=pictures(), labels=labels)
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    assert " ".join(kind for kind in kinds(tmp_path / "m.tflite") if kind != "QUANTIZE") == OPERATORS[middle]
+
+
+@pytest.mark.once
+def test_every_output_is_rounded_once_and_never_before_a_normalisation_or_relu():
+    x = inputs = keras.Input((8, 8, 3), name="picture")
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(x)))
+    x = layers.Dropout(0.1)(layers.Add(name="add")([x, layers.Conv2D(4, 1, name="branch")(x)]))
+    outputs = layers.ReLU(max_value=4.0, name="clip")(x)
+    quantized = qat.quantize_model(keras.Model(inputs, [outputs, layers.ReLU(name="relu_of_output")(outputs)]))
+    assert quantizers(quantized)[1:] == [
+        "relu_quantizer",
+        "add_quantizer",
+        "clip_quantizer",
+        "relu_of_output_quantizer",
+    ]
+    assert quantized.get_layer("conv").output_quantizer is None
+    assert quantized.get_layer("branch").output_quantizer is not None
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("layer", "shape", "axes"),
+    [
+        (layers.Conv2D(5, 3), (1, 8, 8, 3), (0, 1, 2)),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), (1, 8, 8, 3), (0, 1)),
+        (layers.Dense(5), (1, 8), 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_kernels_are_those_of_tensorflows_op_for_each_channel(layer, shape, axes):
+    tf = pytest.importorskip("tensorflow")
+    wrapper = qat.QuantizeWrapper(layer, quantization=qat.LayerQuantization(weights=EIGHT_BITS))
+    wrapper.build(shape)
+    wrapper.update_weight_ranges()
+    kernel = layer.kernel.numpy()
+    largest = np.abs(kernel).max(axes)
+    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        kernel.reshape(-1, largest.size), -largest.ravel(), largest.ravel(), narrow_range=True
+    )
+    ours = ops.convert_to_numpy(wrapper.quantized_kernel()).reshape(-1, largest.size)
+    np.testing.assert_array_equal(ours, rounded)
+    layer.kernel.assign(np.reshape(rounded, kernel.shape))
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    np.testing.assert_allclose(wrapper(inputs), layer(inputs), atol=1e-6)
+
+
+def test_kernels_are_rounded_before_they_are_halved_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = network(convolutions)
+        quantized = qat.quantize_model(model)
+        quantized.compile("sgd", "sparse_categorical_crossentropy")
+        loss = quantized.fit(pictures(), np.arange(8) % 3, verbose=0).history["loss"][0]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(loss)
+    for wrapper in (layer for layer in quantized.layers if isinstance(layer, qat.QuantizeWrapper)):
+        assert wrapper.output.dtype == "bfloat16"
+        if wrapper.kernel_quantizer is not None:  # ranges of the last step, of a float32 kernel
+            assert np.any(wrapper.kernel_quantizer._state["max_var"].numpy() % 2**-10)
+
+
+@pytest.mark.once
+def test_policies_know_stock_layers_and_their_activations_by_name():
+    four_bits = qat.LastValueQuantizer(4, per_axis=True, symmetric=True, narrow_range=True)
+    rules = (
+        qat.Rule("conv", weights=four_bits),
+        qat.Rule("separable.*"),
+        qat.Rule("hidden", outputs=qat.MovingAverageQuantizer(8)),
+        *qat.get_policy("w8a8").rules,
+    )
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, name="separable")(layers.Conv2D(4, 3, name="conv")(x))
+    x = layers.Dense(4, name="hidden", activation="relu")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(3, name="predictions", activation="softmax")(x))
+    quantized = qat.quantize_model(model, qat.Policy(rules))
+    conv, hidden, predictions = (quantized.get_layer(name) for name in ("conv", "hidden", "predictions"))
+    assert conv.quantization == qat.LayerQuantization(weights=four_bits)
+    assert type(quantized.get_layer("separable")) is layers.SeparableConv2D
+    assert hidden.kernel_quantizer is None
+    assert hidden.output_quantizer is not None
+    assert predictions.quantizable_parts == ("", "softmax")
+    assert predictions.activation_quantizers["softmax"].quantizer == qat.FixedQuantizer(8, 0.0, 255 / 256)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda x: layers.Conv2DTranspose(4, 3, name="alien")(x), r"Conv2DTranspose"),
+        (lambda x: layers.Conv1D(4, 3, name="alien")(layers.Reshape((64, 3))(x)), "Conv1D"),
+        (lambda x: layers.LSTM(4, name="alien")(layers.Reshape((64, 3))(x)), "LSTM"),
+        (lambda x: layers.MultiHeadAttention(1, 4, name="alien")(x, x), "MultiHeadAttention"),
+        (lambda x: layers.UnitNormalization(name="alien")(x), "UnitNormalization"),
+        (lambda x: layers.Conv2D(4, 3, activation="tanh", name="alien")(x), "Conv2D with activation tanh"),
+        (
+            lambda x: layers.SeparableConv2D(4, 3, activation="elu", name="alien")(x),
+            "SeparableConv2D with activation elu",
+        ),
+        (lambda x: keras.Sequential([layers.Conv2D(4, 3)], name="alien")(x), r"Sequential\).*`input_tensor`"),
+    ],
+)
+def test_layers_that_cannot_be_quantised_are_refused_by_name(layer, message):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ValueError, match=rf"`alien` \({message}.*Rule\('alien'\)"):
+        qat.quantize_model(model)
+    float_alien = qat.Policy((qat.Rule("alien"), *qat.get_policy("w8a8").rules))
+    assert type(qat.quantize_model(model, float_alien).get_layer("alien")) is type(model.get_layer("alien"))
+
+
+@pytest.mark.once
+def test_wrappers_refuse_what_they_do_not_know():
+    for layer in (layers.LSTM(4), layers.Dense(2, activation="tanh"), None):
+        with pytest.raises(TypeError, match="`layer` must be one of Conv2D"):
+            qat.QuantizeWrapper(layer)
+
+
+def test_sequential_models_become_functional():
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2)])
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures())
+    np.testing.assert_allclose(quantized(pictures()), model(pictures()), rtol=0.05, atol=2)
+
+
+def test_frozen_layers_stay_frozen():
+    model = network(convolutions)
+    model.get_layer("predictions").trainable = False
+    quantized = qat.quantize_model(model)
+    assert not quantized.get_layer("predictions").trainable_variables
+    assert len(quantized.trainable_variables) == len(model.trainable_variables)
+
+
+def mobilenet_v2(size):
+    inputs = keras.Input((size, size, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    network = keras.applications.MobileNetV2(input_tensor=x, alpha=0.35, weights=None, classes=5)
+    return keras.Model(inputs, network.output)
+
+
+def mobilenet_v3(size, minimalistic=False):
+    return keras.applications.MobileNetV3Small((size, size, 3), weights=None, classes=5, minimalistic=minimalistic)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("build", "target", "operators"),
+    [
+        (mobilenet_v2, "edgetpu", 67),
+        (mobilenet_v3, "app", 120),
+        pytest.param(lambda size: mobilenet_v3(size, minimalistic=True), "edgetpu", 52, marks=pytest.mark.slow),
+    ],
+    ids=["MobileNetV2", "MobileNetV3Small", "MobileNetV3Small-minimalistic"],
+)
+def test_keras_applications_become_integer_files(build, target, operators, real_photos, tmp_path):
+    photos = real_photos(8, 64).astype("float32")
+    model = trained(build(64), photos)
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, photos)
+    labels = list("abcde") if target == "app" else None
+    report = export.to_litert(quantized, tmp_path / "m.tflite", target, samples=photos, labels=labels)
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    assert len(kinds(tmp_path / "m.tflite")) == operators
+    file = export.LiteRTModel(tmp_path / "m.tflite")
+    assert file.input["quantization"][0] == pytest.approx(1 / 127.5)
+    assert np.abs(file.predict(photos.astype("uint8")) - model.predict(photos, verbose=0)).mean() < 0.05
