@@ -9,6 +9,8 @@ from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.quantizers import fake_quantize
 
+HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean", "Reshape")
+
 
 @contextlib.contextmanager
 def int8_containers(model, keep_int4=False):
@@ -67,7 +69,16 @@ class _ActivationContainer:
         self._range = ceiling - 255 * grid.scale, ceiling
 
     def __call__(self, inputs, training, state):
-        if self._floor == 0:
-            return fake_quantize(ops.relu(inputs), *self._range, 8)  # part of the operator before, as its own ReLU is
         outputs = fake_quantize(inputs, *self._range, 8)
+        if self._floor == 0 and _is_never_negative(inputs):
+            return outputs
         return fake_quantize(ops.maximum(outputs, self._floor), *self._range, 8)
+
+
+def _is_never_negative(tensor):
+    """Whether a tensor of a TensorFlow graph is a relu, or a mean of what is."""
+    if not hasattr(tensor, "op") or not tensor.op.inputs:  # outside a graph, or a constant
+        return False
+    if tensor.op.type in ("Relu", "Relu6"):
+        return True
+    return tensor.op.type in HANDING_ON and _is_never_negative(tensor.op.inputs[0])

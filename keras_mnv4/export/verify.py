@@ -19,7 +19,7 @@ MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils on
 # the wrong network would be off by more than their own spread.
 MAX_ERROR = 0.5
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
-CLIPPING_OP = "MAXIMUM"  # the end of an operator with codes of fewer than 8 bits
+CLIPPING_OP = "MAXIMUM"  # behind an operator of the same layer: its end
 
 
 class ExportError(RuntimeError):
@@ -149,7 +149,12 @@ def compare_parts(content, model, inputs):
             seen.append(_without_batch(value))
 
     producers = {operator.outputs[0].index: operator for operator in file.operators}
-    clipped = {operator.inputs[0].index: operator for operator in file.operators if operator.kind == CLIPPING_OP}
+    paths = {operator.index: layer_path(operator.outputs[0].name, model) for operator in file.operators}
+    clipped = {}  # by the index of a tensor, the operator that clips it
+    for operator in file.operators:
+        before = producers.get(operator.inputs[0].index)
+        if operator.kind == CLIPPING_OP and before is not None and paths[before.index] == paths[operator.index]:
+            clipped[before.outputs[0].index] = operator
 
     def real(tensor):
         while tensor.index in producers and producers[tensor.index].kind == "PAD":  # the Keras layer pads, too
@@ -158,12 +163,12 @@ def compare_parts(content, model, inputs):
 
     agreements = []
     for operator in file.operators:
-        if operator.kind in (*MOVING_OPS, CLIPPING_OP):
+        if operator.kind in MOVING_OPS or operator in clipped.values():
             continue
         output = operator.outputs[0]
         if output.index in clipped:
             output = clipped[output.index].outputs[0]
-        path = layer_path(output.name, model)
+        path = paths[operator.index]
         activations = [tensor for tensor in operator.inputs if tensor is not None and tensor.index in values]
         expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
         expected = expected.reshape(np.shape(values[output.index]))

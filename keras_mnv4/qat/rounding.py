@@ -16,8 +16,9 @@ def optimize_rounding(model, data):
 
     Rounding each weight to the nearest code is best for the weights, not for what is computed with them. Here the
     weights of a channel are rounded one after the other, and each one's error is made up for by those still to come,
-    as far as the inputs are correlated on `data`. Kernels of stock layers stay as they are. The others end on codes of their ranges, which stay. It takes a
-    minute or two for a network of five million weights, and is worth most without training afterwards.
+    as far as the inputs are correlated on `data`. The kernels end on codes of their ranges, which stay; those of stock
+    layers stay as they are. It takes a minute or two for a network of five million weights, and is worth most without
+    training afterwards.
 
     Source: Frantar et al., "GPTQ" (arXiv 2210.17323), section 3, here for convolutions; and for the biases as
     `correct_biases`.

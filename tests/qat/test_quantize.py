@@ -231,6 +231,7 @@ def quantized_layer(layer, inputs):
     return model.get_layer(layer.name)
 
 
+@pytest.mark.once
 def test_a_rule_that_decides_nothing_is_warned_of():
     rules = (qat.Rule("steem"), *qat.get_policy("w8a8").rules)
     with pytest.warns(UserWarning, match=r"Rule\('steem'\) .* matches none"):

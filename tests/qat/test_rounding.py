@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from conftest import fit_statistics
+from conftest import randomize_statistics
+from conftest import tiny_network
+from keras import ops
+
+from keras_mnv4 import qat
+from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.qat import rounding
+from keras_mnv4.qat.grid import Grid
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_the_second_weight_makes_up_for_the_first():
+    """By hand: of equal inputs only the sum of the weights counts. 0.4 + 0.4 is nearest to 1, not to 0 + 0."""
+    grid = Grid.over(-7, 7, 4, narrow_range=True)  # whole numbers
+    rounded = rounding.round_together(np.array([[0.4], [0.4]]), np.ones((2, 2)), grid)
+    np.testing.assert_array_equal(rounded, [[0.0], [1.0]])
+    independent = rounding.round_together(np.array([[0.4], [0.4]]), np.eye(2), grid)
+    np.testing.assert_array_equal(independent, [[0.0], [0.0]])
+
+
+def test_codes_end_where_the_range_does():
+    grid = Grid.over(-7, 7, 4, narrow_range=True)
+    rounded = rounding.round_together(np.array([[9.0], [-8.0]]), np.ones((2, 2)), grid)
+    np.testing.assert_array_equal(rounded, [[7.0], [-6.0]])
+
+
+@pytest.mark.parametrize(
+    ("depthwise", "size", "strides", "padding"),
+    [(False, 1, 1, "same"), (False, 3, 2, "same"), (True, 3, 1, "same"), (True, 5, 2, "symmetric")],
+)
+def test_less_error_than_rounding_to_the_nearest(depthwise, size, strides, padding):
+    layer = ConvNormAct(
+        None if depthwise else 6,
+        size,
+        strides,
+        depthwise=depthwise,
+        padding=padding,
+        use_norm=False,
+        quantization=qat.LayerQuantization(qat.LastValueQuantizer(3, per_axis=True, symmetric=True, narrow_range=True)),
+    )
+    smooth = np.cumsum(np.cumsum(RANDOM.normal(size=(4, 9, 8, 5)), 1), 2).astype("float32")  # pixels are correlated
+    smooth += smooth[..., ::-1]  # and channels
+    layer(smooth)
+    layer.update_weight_ranges()
+    expected = np.array(layer._convolve(smooth, layer.float_kernel()))
+    nearest = np.array(layer(smooth))
+    layer.kernel.assign(rounding.round_kernel(layer, smooth))
+    on_grid = ops.convert_to_numpy(layer.kernel)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.quantized_kernel()), on_grid, atol=1e-6)
+    errors = [np.mean((np.array(outputs) - expected) ** 2) for outputs in (layer(smooth), nearest)]
+    assert errors[0] < 0.85 * errors[1]
+
+
+@pytest.mark.once
+def test_a_network_of_four_bits_comes_nearer_to_its_float_self(real_photos):
+    pictures = real_photos(24, 32).astype("float32")
+    model = fit_statistics(randomize_statistics(tiny_network(classifier_activation=None)), pictures)
+    expected = model.predict(pictures, verbose=0)
+    errors = []
+    for improve in (qat.correct_biases, qat.optimize_rounding):
+        quantized = qat.quantize_model(model, "w4a8")
+        qat.calibrate(quantized, pictures)
+        improve(quantized, pictures)
+        errors.append(np.mean((quantized.predict(pictures, verbose=0) - expected) ** 2))
+    assert errors[1] < 0.9 * errors[0]
