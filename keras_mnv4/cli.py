@@ -170,11 +170,11 @@ def _parser():
     added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras", trains=True)
     added.add_argument("model", help="a .keras file of `mnv4 train`")
     added.add_argument("--policy", default="w8a8")
-    added.add_argument("--epochs", type=int, default=2, help="0: calibrate and correct biases only")
+    added.add_argument("--epochs", type=int, default=2, help="0: calibrate and round only")
 
     added = add(export, "write a verified TFLite or ONNX file", out="model.tflite")
     added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
-    added.add_argument("--target", choices=("edgetpu", "app", "float", "onnx"), default="edgetpu")
+    added.add_argument("--target", choices=("edgetpu", "cpu", "app", "float", "onnx"), default="edgetpu")
 
     added = add(check, "say whether a TFLite file would run wholly on an Edge TPU", data=False)
     added.add_argument("file")

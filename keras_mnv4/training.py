@@ -56,7 +56,8 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
     Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics
-    frozen: those of a few batches would move the network more than rounding does.
+    frozen: those of a few batches would move the network more than rounding does. Where nothing is trained, weights are
+    rounded with `keras_mnv4.qat.optimize_rounding` instead.
 
     Args:
         model: a trained float model. Left as it was.
@@ -75,8 +76,11 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
     quantized = qat.quantize_model(model, policy)
     pictures = data.train.arrays(limit=CALIBRATION_PICTURES)[0]
     qat.calibrate(quantized, pictures)
-    qat.correct_biases(quantized, pictures[:CORRECTION_PICTURES])
-    if epochs:
+    correction = pictures[:CORRECTION_PICTURES]
+    if not epochs:
+        qat.optimize_rounding(quantized, correction)
+    else:
+        qat.correct_biases(quantized, correction)
         qat.freeze_statistics(quantized)
         train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir)
     return quantized

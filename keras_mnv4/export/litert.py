@@ -22,6 +22,7 @@ from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
+from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 
@@ -87,9 +88,10 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
             `keras_mnv4.qat.quantize_model` whose ranges were calibrated or trained. Of those the ranges of channels
             that died in training are widened in place, so that their biases fit into 32 bits.
         path: the `.tflite` file to write.
-        target: `"edgetpu"`: int8 in and out, operators of the Edge TPU only. `"app"`: uint8 picture in, uint8 scores
-            out, with labels and normalisation in the metadata, as MediaPipe's ImageClassifier wants it. `"float"`:
-            float32 throughout.
+        target: `"edgetpu"`: int8 in and out, operators of the Edge TPU only. `"cpu"`: int8 in and out, any integer
+            operators, and kernels of 4 bits as packed INT4. `"app"`: uint8 picture in, uint8 scores out, with labels
+            and normalisation in the metadata, as MediaPipe's ImageClassifier wants it. `"float"`: float32 throughout.
+            But for `"cpu"`, whatever has fewer than 8 bits lies in 8-bit containers.
         samples: inputs of `model` to compare outputs on, `(count, height, width, channels)`; best, real pictures. By
             default a few made-up ones.
         labels: class names in the order of the outputs; for `"app"`.
@@ -182,12 +184,6 @@ def _check_arguments(model, target, labels):
             f"Model `{model.name}` computes in {model.compute_dtype}: build it in float32 and give it these weights "
             "(`set_weights`), then export that."
         )
-    if chosen.is_integer and not _takes_bytes_as_they_are(model):
-        raise ValueError(
-            f"The preprocessing of model `{model.name}` scales colours each in its own way, or has no whole byte at "
-            f"zero; target `{target}` cannot do that yet. Build the model with `include_preprocessing=False` for "
-            "scaled inputs, or with its default preprocessing and train it on a little."
-        )
     if chosen.has_labels and (labels is None or len(labels) != model.output_shape[-1]):
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
@@ -197,31 +193,22 @@ def _check_arguments(model, target, labels):
 
 
 def _without_preprocessing(model):
-    """`model` from behind its scaling of bytes: the integer file's input scale does that."""
+    """`model` from behind its scaling of bytes, where the integer file's input scale does that."""
     scaling = _preprocessing(model)
     return model if scaling is None else keras.Model(scaling.output, model.output, name=model.name)
 
 
 def _preprocessing(model):
-    """The `Rescaling` right behind the input, or None."""
+    """The `Rescaling` right behind the input, or None. (A `ColorRescaling` stands behind a quantiser.)"""
     first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
     return first if isinstance(first, keras.layers.Rescaling) else None
-
-
-def _takes_bytes_as_they_are(model):
-    """Whether the integer input of a file of `model` can be the picture's bytes: one scale, and zero on a byte."""
-    scaling = _preprocessing(model)
-    if scaling is None:
-        return True
-    if np.ndim(scaling.scale) or np.ndim(scaling.offset):
-        return False
-    zero = -scaling.offset / scaling.scale
-    return abs(zero - round(zero)) < 1e-3
 
 
 def _normalization(model):
     """The `(mean, std)` for which `(byte - mean) / std` is what the network behind its preprocessing takes."""
     scaling = _preprocessing(model)
+    if any(isinstance(layer, ColorRescaling) for layer in model.layers):
+        return 0.0, 1.0  # the file scales colours itself, and its inputs are bytes
     if scaling is None:
         raise ValueError(
             "Target `app` takes bytes, so the model must scale them itself: build it with "

@@ -34,12 +34,14 @@ class Agreement:
         samples: number of inputs compared.
         within_one_step: share of outputs that differ by at most one step of the file's output scale; for a float
             output, a step is a 255th of the range of the Keras model's outputs.
+        within_two_steps: the same for two steps.
         max_steps: largest difference, in steps.
         top1: share of inputs whose largest output is the same.
     """
 
     samples: int
     within_one_step: float
+    within_two_steps: float
     max_steps: float
     top1: float
 
@@ -56,7 +58,8 @@ def compare(expected, actual, step=0.0):
     # Codes against codes: half a step of rounding is no difference.
     steps = np.abs(np.round(np.asarray(actual, "float64") / step) - np.round(np.asarray(expected, "float64") / step))
     same = np.argmax(expected.reshape(len(expected), -1), -1) == np.argmax(actual.reshape(len(actual), -1), -1)
-    return Agreement(len(expected), float(np.mean(steps <= 1)), float(steps.max()), float(same.mean()))
+    within = (float(np.mean(steps <= count)) for count in (1, 2))
+    return Agreement(len(expected), *within, float(steps.max()), float(same.mean()))
 
 
 def check_outputs(expected, actual, step=0.0):

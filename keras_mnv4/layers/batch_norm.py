@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
+from keras_mnv4.qat.affine import quantized_affine
 from keras_mnv4.qat.quantizable import ITSELF
-from keras_mnv4.qat.quantizable import LEAST_KERNEL
 from keras_mnv4.qat.quantizable import QuantizableLayer
-from keras_mnv4.qat.quantizers import fake_quantize
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -41,18 +40,11 @@ class BatchNorm(QuantizableLayer, keras.layers.BatchNormalization):
     def call(self, inputs, training=False):
         if self.output_quantizer is None:
             return super().call(inputs, training=training)
-        outputs = super().call(inputs, training=training) if training else self._convolve(inputs)
+        outputs = super().call(inputs, training=training) if training else self._scale_and_shift(inputs)
         return self.output_quantizer(outputs, training=training)
 
-    def _convolve(self, inputs):
+    def _scale_and_shift(self, inputs):
         weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         gamma, beta, mean, variance = (ops.cast(weight, "float32") for weight in weights)
         factor = gamma / ops.sqrt(variance + self.epsilon)
-        shift = beta - mean * factor
-        end = ops.maximum(ops.abs(factor), LEAST_KERNEL * ops.abs(shift))
-        kernel = ops.reshape(factor, (1, 1, 1, -1))
-        kernel = fake_quantize(kernel, -end, end, num_bits=8, narrow_range=True, per_axis=True)
-        kernel = ops.cast(ops.transpose(kernel, (0, 1, 3, 2)), inputs.dtype)
-        data_format = "channels_first" if self.axis == 1 else "channels_last"
-        shift = ops.cast(ops.reshape(shift, (-1, 1, 1) if self.axis == 1 else (-1,)), inputs.dtype)
-        return ops.depthwise_conv(inputs, kernel, 1, "same", data_format=data_format) + shift
+        return quantized_affine(inputs, factor, beta - mean * factor, self.axis)

@@ -16,6 +16,7 @@ from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import LearnedRangeQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 from keras_mnv4.qat.quantizers import Quantizer
+from keras_mnv4.qat.report import quantization_report
 from keras_mnv4.qat.rounding import optimize_rounding
 from keras_mnv4.qat.statistics import FreezeStatistics
 from keras_mnv4.qat.statistics import freeze_statistics
@@ -41,5 +42,6 @@ __all__ = [
     "freeze_statistics",
     "get_policy",
     "optimize_rounding",
+    "quantization_report",
     "quantize_model",
 ]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
@@ -57,7 +58,7 @@ GRID_LEAVING = (
 )
 
 
-def quantize_model(model, policy="w8a8"):
+def quantize_model(model, policy="w8a8", calibration_data=None):
     """Makes the fake-quantised twin of a float model, ready for quantisation-aware training.
 
     The twin has the same layers of the same names, so weights carry over by path and `.keras` files, callbacks and
@@ -77,6 +78,7 @@ def quantize_model(model, policy="w8a8"):
         policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
             activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
             classifier.
+        calibration_data: inputs to `calibrate` the twin with at once; None to leave that for later.
 
     Returns:
         A new Functional model, not compiled. `model` is left as it was.
@@ -99,7 +101,10 @@ def quantize_model(model, policy="w8a8"):
         raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
     if isinstance(model.input, list) and len(model.input) == 1:  # of `keras.applications` with an `input_tensor`
         model = keras.Model(model.input[0], model.output, name=model.name)
-    return _Quantization(get_policy(policy)).apply(model)
+    twin = _Quantization(get_policy(policy)).apply(model)
+    if calibration_data is not None:
+        calibrate(twin, calibration_data)
+    return twin
 
 
 def calibrate(model, data, batch_size=32):
@@ -184,6 +189,8 @@ class _Quantization:
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)
         elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
+            if _is_by_color(layer) and self.quantization(INPUT).outputs is not None:
+                return ColorRescaling.from_config(config)
             config["offset"] = _offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
@@ -242,6 +249,9 @@ class _Quantization:
             )
 
     def call(self, layer, *args, **kwargs):
+        if isinstance(layer, ColorRescaling):
+            pixels = self.quantize_input(args[0], FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0))
+            return self.quantize_input(layer(pixels), _pixel_quantizer(layer))
         if isinstance(layer, layers.Rescaling) and _is_input(args[0]):
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
@@ -306,9 +316,13 @@ def _pixel_quantizer(rescaling):
     return FixedQuantizer(num_bits=8, init_min=min(float(ends.min()), 0.0), init_max=max(float(ends.max()), 0.0))
 
 
+def _is_by_color(rescaling):
+    return np.ndim(rescaling.scale) > 0 or np.ndim(rescaling.offset) > 0
+
+
 def _offset_on_a_byte(rescaling):
     """The offset of `rescaling`, moved by half a step at most so that the zero of what it gives out is a byte."""
-    if np.ndim(rescaling.scale) or np.ndim(rescaling.offset):
+    if _is_by_color(rescaling):
         return rescaling.offset
     zero = -rescaling.offset / rescaling.scale
     is_between = 0 < zero < 255 and abs(zero - round(zero)) > 1e-3

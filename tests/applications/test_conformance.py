@@ -15,7 +15,14 @@ from keras_mnv4.applications import mobilenet_v4
 pytestmark = [pytest.mark.once, pytest.mark.no_cover]
 
 
-@pytest.fixture(params=family.CONSTRUCTORS)
+# The same code as their smaller siblings, with longer tables: these tests run with `make test-slow`.
+LONG = ("MobileNetV4ConvLarge", "MobileNetV4HybridLarge", "MobileNetV4ConvAALarge", "EfficientNetLite2")
+
+
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in family.CONSTRUCTORS]
+
+
+@pytest.fixture(params=NAMES)
 def name(request):
     return request.param
 
@@ -45,7 +52,9 @@ def shape(data_format, *sides_and_channels):
     return (channels, *sides) if data_format == "channels_first" else (*sides, channels)
 
 
-def test_signature_is_that_of_keras_applications(name, build):
+@pytest.mark.parametrize("name", family.CONSTRUCTORS)
+def test_signature_is_that_of_keras_applications(name):
+    build = getattr(applications, name)
     parameters = inspect.signature(build).parameters
     expected = {
         "include_top": True,

@@ -45,6 +45,7 @@ def network(number, **arguments):
     return getattr(applications, f"EfficientNetLite{number}")(weights="imagenet", **arguments)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "number", [0, pytest.param(1, marks=pytest.mark.once), pytest.param(2, marks=pytest.mark.once)]
 )

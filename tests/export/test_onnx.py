@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import flat_layers
 from conftest import randomize_statistics
+from conftest import tiny_hybrid
 from conftest import tiny_network
 
 from keras_mnv4 import export
@@ -164,7 +165,7 @@ def test_kernels_and_biases_are_those_of_the_tflite_file(exported, real_photos, 
 
     path = tmp_path / "m.tflite"
     samples = real_photos(2, 32)
-    export.to_litert(exported.model, path, target="app", labels=("a", "b", "c"), samples=samples)
+    export.to_litert(exported.model, path, target="cpu", samples=samples)
     interpreter = Interpreter(str(path))
     operators = [operator for operator in read_tflite(path).operators if "CONV" in operator.kind]
     convs = exported.graph.of_kind("Conv")
@@ -334,6 +335,17 @@ def test_attention_becomes_integers(tmp_path):
     assert (np.abs(outputs - function(inputs)) < 1.01 * 8 / 255).mean() >= 0.99
     assert len(graph.of_kind("QuantizeLinear")) >= 5
     assert all(graph.computes_on_integers(product) for product in graph.of_kind("MatMul"))
+
+
+def test_hybrids_compute_on_integers(real_photos, tmp_path):
+    photos = real_photos(8, 32).astype("float32")
+    quantized = qat.quantize_model(randomize_statistics(tiny_hybrid()))
+    qat.calibrate(quantized, photos)
+    report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=photos)
+    assert report.float_layers == ()
+    assert report.agreement.within_two_steps >= 0.99
+    paths = {part.path for part in report.parts}
+    assert {"block_3/attention/logits", "block_3/attention/softmax", "block_3/attention/context"} <= paths
 
 
 def test_activations_rounded_by_channel_are_refused(tmp_path):

@@ -271,6 +271,7 @@ def mobilenet_v3(size, minimalistic=False):
     return keras.applications.MobileNetV3Small((size, size, 3), weights=None, classes=5, minimalistic=minimalistic)
 
 
+@pytest.mark.no_cover
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("build", "target", "operators"),
