@@ -8,17 +8,20 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 QUICK_XLA := --xla_backend_optimization_level=0
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-slow lint format bench clean
+.PHONY: demo test test-environments test-slow lint format bench clean
 
 demo: $(VENV)/.demo  ## the whole job on handwritten digits: train, quantise, export, verify
 	$(BIN)/mnv4 demo --out demo
 
-test: $(VENV)/.test $(CLIENT)/.done  ## the test suite, on TensorFlow and then on JAX
+test: test-environments  ## the test suite, on TensorFlow and then on JAX
 	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest $(WORKERS) --cov
 	KERAS_BACKEND=jax XLA_FLAGS=$(QUICK_XLA) $(BIN)/pytest $(WORKERS) -m "not tensorflow and not once and not slow"
 
-test-slow: $(VENV)/.test $(CLIENT)/.done  ## the checks that take minutes each
+test-slow: test-environments  ## the checks that take minutes each
 	MEDIAPIPE_PYTHON=$(CLIENT)/bin/python $(BIN)/pytest -m slow
+
+test-environments:  # side by side
+	$(MAKE) --no-print-directory --jobs=2 $(VENV)/.test $(CLIENT)/.done
 
 lint: $(VENV)/.lint  ## formatting and static checks
 	$(BIN)/ruff format --check .

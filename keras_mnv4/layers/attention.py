@@ -297,8 +297,9 @@ class MobileMQA(ResidualChain):
         query_strides: as for `SpatialAttention`.
         kv_strides: as for `SpatialAttention`.
         layer_scale: start value of a learned factor for each channel of the branch, None for none.
-        **kwargs: `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate` and `data_format`, as for
-            `ResidualChain`; and those of `keras.layers.Layer`.
+        **kwargs: `padding`, `norm_momentum`, `norm_epsilon`, `drop_path_rate`, `data_format` and `quantization`, as for
+            `ResidualChain`; and those of `keras.layers.Layer`. With several heads of keys, or strided queries, it
+            cannot be quantised.
 
     Input and output shapes: as for `SpatialAttention`. Height and width may be anything, known or not.
 

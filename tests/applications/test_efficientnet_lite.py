@@ -46,9 +46,8 @@ def network(number, **arguments):
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize(
-    "number", [0, pytest.param(1, marks=pytest.mark.once), pytest.param(2, marks=pytest.mark.once)]
-)
+@pytest.mark.once
+@pytest.mark.parametrize("number", NUMBERS)
 def test_real_photos_are_recognised(number):
     model = network(number)
     assert model.count_params() == SIZES[number]

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import flat_layers
+from conftest import tiny_hybrid
 from conftest import tiny_network
 from keras import ops
 
@@ -9,7 +10,6 @@ from keras_mnv4 import cost
 from keras_mnv4.applications import MobileNetV4ConvMedium
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridLarge
-from keras_mnv4.applications import MobileNetV4HybridMedium
 from keras_mnv4.applications import Preprocessing
 from keras_mnv4.layers import ConvNormAct
 
@@ -94,7 +94,7 @@ def test_channels_first_networks_compute():
 
 @pytest.mark.once  # of attention alone, on every backend: tests/layers/test_attention.py
 def test_hybrids_survive_a_file(tmp_path):
-    model = MobileNetV4HybridMedium(weights=None, classes=3, input_shape=(64, 96, 3), alpha=0.5)
+    model = tiny_hybrid(input_shape=(64, 96, 3))
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype("float32")
     expected = model.predict(pictures, verbose=0)
     model.save(tmp_path / "model.keras")

@@ -13,7 +13,6 @@ from keras_mnv4 import qat
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
-from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.export import onnx
@@ -27,11 +26,11 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture
 def model():
-    return randomize_statistics(MobileNetV4ConvSmall(weights=None, input_shape=(64, 64, 3), classes=5, alpha=0.35))
+    return randomize_statistics(tiny_network())
 
 
 def test_onnx_runtime_gives_the_keras_models_outputs(model, real_photos, tmp_path):
-    photos = real_photos(5, 64)
+    photos = real_photos(5, 32)
     report = export.to_onnx(model, tmp_path / "m.onnx", samples=photos)
     assert report.agreement.top1 == 1.0
     assert report.size == (tmp_path / "m.onnx").stat().st_size

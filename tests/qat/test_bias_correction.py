@@ -8,6 +8,7 @@ from keras import ops
 from keras_mnv4 import qat
 
 
+@pytest.mark.once
 def test_means_of_the_logits_are_those_of_the_float_model(real_photos):
     """With weights of 4 bits, whose rounding shifts much; of the picture-to-picture error nothing can be said."""
     photos = real_photos(16, 32).astype("float32")

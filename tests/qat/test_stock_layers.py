@@ -277,7 +277,7 @@ def mobilenet_v3(size, minimalistic=False):
     ("build", "target", "operators"),
     [
         (mobilenet_v2, "edgetpu", 67),
-        (mobilenet_v3, "app", 120),
+        pytest.param(mobilenet_v3, "app", 120, marks=pytest.mark.slow),
         pytest.param(lambda size: mobilenet_v3(size, minimalistic=True), "edgetpu", 52, marks=pytest.mark.slow),
     ],
     ids=["MobileNetV2", "MobileNetV3Small", "MobileNetV3Small-minimalistic"],
