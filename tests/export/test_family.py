@@ -15,7 +15,7 @@ SIZE = 96
 @pytest.mark.parametrize("policy", ["w8a8", "w4a8"])
 @pytest.mark.parametrize("name", mobilenet_v4.ARCHITECTURES)
 def test_every_network_becomes_integers(name, policy, real_photos, tmp_path):
-    """Every operator within one step, which `to_litert` checks; the logits within one step on 99 %, hybrids' within two.
+    """Every operator within one step, which `to_litert` checks; 99 % of the logits likewise, hybrids' within two.
 
     (At 224 pixels the networks without anti-aliasing are within one step on 99.9 %: test_litert.py.)
     """
