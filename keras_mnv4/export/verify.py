@@ -148,8 +148,7 @@ def compare_parts(content, model, inputs):
         interpreter.set_tensor(runner.input["index"], codes[None])
         interpreter.invoke()
         for index, seen in values.items():
-            value = interpreter.get_tensor(index)
-            seen.append(_without_batch(value))
+            seen.append(_without_batch(interpreter.get_tensor(index)))
 
     producers = {operator.outputs[0].index: operator for operator in file.operators}
     paths = {operator.index: layer_path(operator.outputs[0].name, model) for operator in file.operators}

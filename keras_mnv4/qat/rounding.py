@@ -57,8 +57,9 @@ def round_kernel(layer, inputs):
     kernel = ops.convert_to_numpy(layer.float_kernel())
     quantizer = layer.kernel_quantizer
     grid = Grid.over(*quantizer.range, quantizer.quantizer.num_bits, quantizer.quantizer.narrow_range)
-    taps, channels = _patches(layer, inputs).shape[-2:]
-    patches = _sample(_patches(layer, inputs).reshape(-1, taps, channels))
+    patches = _patches(layer, inputs)
+    taps, channels = patches.shape[-2:]
+    patches = _sample(patches.reshape(-1, taps, channels))
     if layer.depthwise:  # a small problem for each channel
         patches, weights = patches.transpose(2, 0, 1), kernel.reshape(taps, channels).T[..., None]
         grid = grid.for_each(channels)
