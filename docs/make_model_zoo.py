@@ -155,7 +155,7 @@ def _networks():
                     f"`{name}`",
                     f"{alpha:g}",
                     f"{parameters:,}",
-                    f"{cost.count_macs(model):,}",
+                    f"{cost.profile(model).macs:,}",
                     architecture.default_size,
                     architecture.activation,
                     sum((each.architecture, each.alpha) == (architecture.name, alpha) for each in CHECKPOINTS),

@@ -15,6 +15,13 @@ MODELS = {
     "efficientnet_lite2": "EfficientNetLite2",
 }
 
+REPORTS = {
+    ".csv": lambda found, path, prices: path.write_text(found.to_csv(prices)),
+    ".json": lambda found, path, prices: path.write_text(found.to_json()),
+    ".html": lambda found, path, prices: path.write_text(found.to_html(prices), encoding="utf-8"),
+    ".png": lambda found, path, prices: _draw(found, path, prices),
+}
+
 
 def main(argv=None):
     """Runs one command; returns the exit status: 0 done, 1 a check or the job failed, 2 wrong arguments."""
@@ -94,6 +101,33 @@ def check(arguments):
     return 0 if report.ok else 1
 
 
+def cost(arguments):
+    from keras_mnv4 import cost as costs
+    from keras_mnv4 import files
+
+    if arguments.out is not None:
+        files.check_writable(arguments.out, arguments.overwrite)
+        if arguments.out.suffix not in REPORTS:
+            raise ValueError(f"`--out` must end in one of {', '.join(REPORTS)}. Received: {arguments.out}")
+    if arguments.model.endswith(".tflite"):
+        print(costs.measure_operators(arguments.model))
+        return 0
+    found = _profile(arguments)
+    if arguments.out is not None:
+        with files.atomic_file(arguments.out, arguments.overwrite) as temporary:
+            REPORTS[arguments.out.suffix](found, temporary, arguments.prices)
+    print(found.table(arguments.prices))
+    print(
+        f"{found.parameters:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights, {found.macs:,} MACs; ACE "
+        f"{found.ace():.3g}, ACEv2 {found.ace_v2(arguments.prices):.3g}, of it elementwise "
+        f"{found.elementwise_share(arguments.prices):.0%}; {found.energy() / 1e6:.3g} µJ at 45 nm"
+    )
+    for target in costs.TARGETS:
+        share = costs.roofline(found, target).memory_bound_share
+        print(f"on a {target}: {share:.0%} of the time waits for memory")
+    return 0
+
+
 def demo(arguments):
     from keras_mnv4 import applications
     from keras_mnv4.demo import run_demo
@@ -101,6 +135,35 @@ def demo(arguments):
     build = getattr(applications, MODELS[arguments.model])
     result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
     return 0 if result.ok else 1
+
+
+def _draw(found, path, prices):
+    from keras_mnv4.cost import plots
+
+    plots.plot_layers(found, prices).figure.savefig(path, format="png", dpi=120)
+
+
+def _profile(arguments):
+    """The `Profile` of what the user named: a file, or a constructor."""
+    from keras_mnv4 import applications
+    from keras_mnv4 import cost as costs
+    from keras_mnv4 import qat
+
+    if pathlib.Path(arguments.model).is_file():
+        model = _load_model(arguments.model)
+    else:
+        name = MODELS.get(arguments.model, arguments.model)
+        known = [each for each in applications.__all__ if each.startswith(("MobileNet", "EfficientNet"))]
+        if name not in known:
+            raise ValueError(
+                f"No such model file, and no such network: {arguments.model}. Networks: {', '.join(known)}."
+            )
+        shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
+        model = getattr(applications, name)(weights=None, input_shape=shape)
+    if arguments.policy is not None:
+        model = qat.quantize_model(model, arguments.policy)
+    shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
+    return costs.profile(model, shape)
 
 
 def _load_data(arguments, size):
@@ -178,6 +241,14 @@ def _parser():
 
     added = add(check, "say whether a TFLite file would run wholly on an Edge TPU", data=False)
     added.add_argument("file")
+
+    added = add(cost, "say what a network costs, layer by layer; or how long a TFLite file takes here", data=False)
+    added.add_argument("model", help="a .keras file, the name of a network such as MobileNetV4ConvSmall, or a .tflite")
+    added.add_argument("--policy", help="quantise by this policy first, such as w4a8")
+    added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
+    added.add_argument("--prices", default="energy45", help="price table of ACEv2: energy45, energy7 or bitwidth")
+    added.add_argument("--out", metavar="FILE", type=pathlib.Path, help="write the table: .csv, .json, .html or .png")
+    added.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
     added = add(demo, "the whole job: train, quantise, export, verify")
     added.add_argument("--model", choices=sorted(MODELS), default="conv_small")

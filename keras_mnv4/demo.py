@@ -138,7 +138,7 @@ def run_demo(
         Check("app file keeps the accuracy", app_top1 >= float_top1 - drop, _points(app_top1 - float_top1, drop)),
     )
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    result = DemoResult(model.name, parameters, cost.count_macs(model), tuple(rows), checks)
+    result = DemoResult(model.name, parameters, cost.profile(model).macs, tuple(rows), checks)
     _print(result, out, console)
     return result
 

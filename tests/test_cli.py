@@ -150,3 +150,31 @@ def test_everything_but_export_works_on_jax_without_tensorflow(photo_folder, tmp
     loaded = keras.models.load_model(tmp_path / "q.keras")
     engine = loaded.get_layer("stem").output_quantizer.engine.quantizer
     assert type(engine).__module__.startswith("tensorflow_model_optimization")
+
+
+@pytest.mark.once
+def test_cost_of_a_network_as_a_table_and_as_files(tmp_path, capsys):
+    files = [tmp_path / f"cost{ending}" for ending in (".csv", ".json", ".html", ".png")]
+    for path in files:
+        assert mnv4("cost", "conv_small", "--size", 32, "--policy", "w4a8", "--out", path) == 0
+        assert path.stat().st_size > 1000
+    output = capsys.readouterr().out
+    assert "block_1/middle_depthwise" in output
+    assert "int4 x int8" in output
+    assert "pixel_8_edgetpu" in output
+    applications.MobileNetV4ConvSmall(weights=None, input_shape=(32, 32, 3)).save(tmp_path / "model.keras")
+    assert mnv4("cost", tmp_path / "model.keras") == 0
+    assert "float32 x float32" in capsys.readouterr().out
+    for wrong in (("nothing",), ("conv_small", "--out", tmp_path / "cost.txt"), ("conv_small", "--prices", "gold")):
+        assert mnv4("cost", *wrong) == 1
+    assert "gold" in capsys.readouterr().err
+    assert not (tmp_path / "cost.txt").exists()
+
+
+@pytest.mark.tensorflow
+def test_cost_of_a_file_is_its_latency(tmp_path, capsys):
+    model = applications.MobileNetV4ConvSmall(weights=None, input_shape=(32, 32, 3), classes=3)
+    model.save(tmp_path / "model.keras")
+    assert mnv4("export", tmp_path / "model.keras", "--target", "float", "--out", tmp_path / "model.tflite") == 0
+    assert mnv4("cost", tmp_path / "model.tflite") == 0
+    assert "DEPTHWISE_CONV_2D" in capsys.readouterr().out

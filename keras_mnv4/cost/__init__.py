@@ -1,7 +1,51 @@
-"""What a network costs: counted, and measured."""
+"""What a network costs: counted, priced, and measured."""
 
+from keras_mnv4.cost.arithmetic import Arithmetic
+from keras_mnv4.cost.arithmetic import Row
+from keras_mnv4.cost.arithmetic import Value
+from keras_mnv4.cost.counters import register_counter
+from keras_mnv4.cost.formats import Format
+from keras_mnv4.cost.latency import FileLatency
 from keras_mnv4.cost.latency import Latency
 from keras_mnv4.cost.latency import measure_latency
-from keras_mnv4.cost.macs import count_macs
+from keras_mnv4.cost.latency import measure_operators
+from keras_mnv4.cost.operations import ROLES
+from keras_mnv4.cost.pareto import dominated_area
+from keras_mnv4.cost.pareto import pareto_front
+from keras_mnv4.cost.prices import PriceTable
+from keras_mnv4.cost.profile import Profile
+from keras_mnv4.cost.profile import profile
+from keras_mnv4.cost.roofline import TARGETS
+from keras_mnv4.cost.roofline import Roofline
+from keras_mnv4.cost.roofline import fit_ridge_point
+from keras_mnv4.cost.roofline import rank_correlation
+from keras_mnv4.cost.roofline import roofline
+from keras_mnv4.cost.roofline import sweep
+from keras_mnv4.cost.roofline import universally_pareto
+from keras_mnv4.cost.tables import TableProfiler
 
-__all__ = ["Latency", "count_macs", "measure_latency"]
+__all__ = [
+    "ROLES",
+    "TARGETS",
+    "Arithmetic",
+    "FileLatency",
+    "Format",
+    "Latency",
+    "PriceTable",
+    "Profile",
+    "Roofline",
+    "Row",
+    "TableProfiler",
+    "Value",
+    "dominated_area",
+    "fit_ridge_point",
+    "measure_latency",
+    "measure_operators",
+    "pareto_front",
+    "profile",
+    "rank_correlation",
+    "register_counter",
+    "roofline",
+    "sweep",
+    "universally_pareto",
+]

@@ -110,6 +110,46 @@ def read_tflite(source):
     return TFLiteFile(tuple(operators), pick(graph.inputs), pick(graph.outputs))
 
 
+def cut_operator(content, index):
+    """A file of one operator of a TFLite file, with its constants; its inputs are what it does not have in the file.
+
+    Args:
+        content: bytes of a file of one graph.
+        index: place of the operator.
+
+    Returns:
+        The new file's bytes.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    operator = graph.operators[index]
+    kept = sorted({int(each) for each in (*operator.inputs, *operator.outputs) if each >= 0})
+    places = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    operator.inputs = [places[int(each)] for each in operator.inputs]
+    operator.outputs = [places[int(each)] for each in operator.outputs]
+    model.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
+    operator.opcodeIndex = 0
+    graph.operators = [operator]
+    graph.tensors = [graph.tensors[old] for old in kept]
+    buffers = model.buffers[:1]  # the first is empty by definition
+    computed = []
+    for place, tensor in enumerate(graph.tensors):
+        buffer = model.buffers[tensor.buffer]
+        if buffer.data is None or not len(buffer.data):
+            computed.append(place)
+        buffers.append(buffer)
+        tensor.buffer = len(buffers) - 1
+    graph.inputs = [place for place in computed if place not in operator.outputs]
+    graph.outputs = operator.outputs
+    model.buffers, model.metadata, model.signatureDefs = buffers, [], []
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def _tensor(index, tensor, buffers):
     from ai_edge_litert import schema_py_generated as schema
 

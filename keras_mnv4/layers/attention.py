@@ -234,27 +234,6 @@ class SpatialAttention(QuantizableLayer):
     def _channels_last(self, inputs):
         return inputs if self.data_format == "channels_last" else ops.transpose(inputs, (0, 2, 3, 1))
 
-    def count_macs(self, input_shape):
-        """Multiply-accumulates of one forward pass of a batch of one, the products of queries and keys included."""
-        spatial = slice(1, 3) if self.data_format == "channels_last" else slice(2, 4)
-
-        def pixels(shape):
-            height, width = shape[spatial]
-            return height * width
-
-        kv_shape, total = input_shape, 0
-        if self.kv_strides > 1:
-            total += self.key_down.count_macs(input_shape) + self.value_down.count_macs(input_shape)
-            kv_shape = self.key_down.compute_output_shape(input_shape)
-        query_shape = list(input_shape)
-        query_shape[spatial] = [-(-side // self.query_strides) for side in input_shape[spatial]]
-        query_map = self.query.compute_output_shape(query_shape)
-        total += self.query.count_macs(query_shape) + self.key.count_macs(kv_shape) + self.value.count_macs(kv_shape)
-        total += 2 * pixels(query_map) * pixels(kv_shape) * self.num_heads * self.key_dim
-        output_shape = list(query_map)
-        output_shape[spatial] = input_shape[spatial]
-        return total + self.output_projection.count_macs(output_shape)
-
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
         shape[-1 if self.data_format == "channels_last" else 1] = self.filters

@@ -79,10 +79,6 @@ class Classifier(QuantizableLayer):
             outputs = self.output_quantizer(outputs, training=training)
         return outputs
 
-    def count_macs(self, input_shape):
-        """Multiply-accumulates of one forward pass of a batch of one."""
-        return self.conv.count_macs(input_shape)
-
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.classes)
 

@@ -221,13 +221,6 @@ class ConvNormAct(QuantizableLayer):
             bias = self.bias if self.use_bias else None
             self.kernel_quantizer.widen_range(least_kernel_range(self.norm, bias))
 
-    def count_macs(self, input_shape):
-        """Multiply-accumulates of one forward pass of a batch of one."""
-        values = input_shape[self.channel_axis] if self.depthwise else self.filters
-        for axis in self._spatial_axes:
-            values *= -(-input_shape[axis] // self.conv_strides)
-        return values * self.kernel_size**2 * (1 if self.depthwise else input_shape[self.channel_axis])
-
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
         for axis in self._spatial_axes:

@@ -74,28 +74,17 @@ class UniversalInvertedBottleneck(ResidualChain):
         self.layer_scale = layer_scale
 
     def make_chain(self, in_channels):
-        chain = []
-        if self.start_kernel:
-            strides = 1 if self.middle_kernel else self.strides
-            chain.append(self._depthwise("start_depthwise", self.start_kernel, strides))
-        if self.expansion is not None:
-            expanded = round_channels(in_channels * self.expansion)
-            chain.append(ConvNormAct(expanded, activation=self.activation, **self.conv_arguments("expand")))
-        if self.middle_kernel:
-            chain.append(
-                self._depthwise("middle_depthwise", self.middle_kernel, self.strides, activation=self.activation)
-            )
-        chain.append(ConvNormAct(self.filters, layer_scale=self.layer_scale, **self.conv_arguments("project")))
-        return chain
-
-    def _depthwise(self, part, kernel_size, strides, activation=None):
-        return ConvNormAct(
-            kernel_size=kernel_size,
-            strides=strides,
-            depthwise=True,
-            activation=activation,
-            **self.conv_arguments(part),
+        convolutions = bottleneck_convolutions(
+            in_channels,
+            self.filters,
+            self.expansion,
+            self.start_kernel,
+            self.middle_kernel,
+            self.strides,
+            activation=self.activation,
+            layer_scale=self.layer_scale,
         )
+        return [ConvNormAct(**how, **self.conv_arguments(part)) for part, how in convolutions.items()]
 
     def get_config(self):
         return {
@@ -138,16 +127,44 @@ class FusedInvertedBottleneck(ResidualChain):
         self.kernel_size = kernel_size
 
     def make_chain(self, in_channels):
-        expanded = round_channels(in_channels * self.expansion)
-        return [
-            ConvNormAct(
-                expanded, self.kernel_size, self.strides, activation=self.activation, **self.conv_arguments("expand")
-            ),
-            ConvNormAct(self.filters, **self.conv_arguments("project")),
-        ]
+        convolutions = fused_bottleneck_convolutions(
+            in_channels, self.filters, self.expansion, self.kernel_size, self.strides, activation=self.activation
+        )
+        return [ConvNormAct(**how, **self.conv_arguments(part)) for part, how in convolutions.items()]
 
     def get_config(self):
         return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+def bottleneck_convolutions(
+    in_channels, filters, expansion, start_kernel=0, middle_kernel=0, strides=1, *, activation=None, layer_scale=None
+):
+    """The convolutions of a `UniversalInvertedBottleneck`: by name, in order, what makes each differ from the others.
+
+    Args:
+        in_channels: channels of its input; the other arguments are those of the layer.
+
+    Returns:
+        A dictionary from name to arguments of `ConvNormAct`.
+    """
+    convolutions = {}
+    if start_kernel:
+        start_strides = 1 if middle_kernel else strides
+        convolutions["start_depthwise"] = {"kernel_size": start_kernel, "strides": start_strides, "depthwise": True}
+    if expansion is not None:
+        convolutions["expand"] = {"filters": round_channels(in_channels * expansion), "activation": activation}
+    if middle_kernel:
+        middle = {"kernel_size": middle_kernel, "strides": strides, "depthwise": True, "activation": activation}
+        convolutions["middle_depthwise"] = middle
+    convolutions["project"] = {"filters": filters, "layer_scale": layer_scale}
+    return convolutions
+
+
+def fused_bottleneck_convolutions(in_channels, filters, expansion, kernel_size, strides=1, *, activation=None):
+    """The convolutions of a `FusedInvertedBottleneck`, as `bottleneck_convolutions` gives them."""
+    expanded = round_channels(in_channels * expansion)
+    expand = {"filters": expanded, "kernel_size": kernel_size, "strides": strides, "activation": activation}
+    return {"expand": expand, "project": {"filters": filters}}
 
 
 def round_channels(channels, divisor=8):

@@ -121,15 +121,6 @@ class ResidualChain(QuantizableLayer):
         (layer,) = (layer for layer in self.chain if layer.name == name)
         return layer.compute_part(inner, *inputs)
 
-    def count_macs(self, input_shape):
-        """Multiply-accumulates of one forward pass of a batch of one."""
-        total = 0
-        for layer in self.chain:
-            if hasattr(layer, "count_macs"):  # a normalisation has none
-                total += layer.count_macs(input_shape)
-            input_shape = layer.compute_output_shape(input_shape)
-        return total
-
     def compute_output_shape(self, input_shape):
         for layer in self.chain if self.built else self.make_chain(self._channels(input_shape)):
             input_shape = layer.compute_output_shape(input_shape)

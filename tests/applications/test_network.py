@@ -6,7 +6,6 @@ from conftest import tiny_hybrid
 from conftest import tiny_network
 from keras import ops
 
-from keras_mnv4 import cost
 from keras_mnv4.applications import MobileNetV4ConvMedium
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridLarge
@@ -111,9 +110,3 @@ def test_a_file_of_weights_gives_the_same_outputs(tmp_path, pictures):
     model.save_weights(tmp_path / "model.weights.h5")
     again = tiny_network(weights=tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(again.predict(pictures, verbose=0), expected)
-
-
-@pytest.mark.once
-def test_networks_of_unknown_size_have_no_count():
-    with pytest.raises(ValueError, match="fixed input size"):
-        cost.count_macs(tiny_network(input_shape=(None, None, 3)))

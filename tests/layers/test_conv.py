@@ -161,7 +161,6 @@ def test_anti_aliasing_filters_what_strides_of_one_give(anti_aliasing, rows):
         taps = np.outer([1, 2, 1], [1, 2, 1]) / 16
         expected = convolve(before, np.repeat(taps[:, :, None, None], 5, 2), 2, (1, 1), depthwise=True)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    assert layer.count_macs((1, 7, 6, 3)) == dense.count_macs((1, 7, 6, 3))
 
 
 @pytest.mark.parametrize("arguments", [{"anti_aliasing": "gauss"}, {"anti_aliasing": "blur", "strides": 4}])

@@ -1,0 +1,282 @@
+"""Counters: what each kind of layer computes, written in the terms of `Row`. Here those of this package's layers."""
+
+import math
+
+import keras
+
+from keras_mnv4.cost.arithmetic import CLAMPS
+from keras_mnv4.cost.arithmetic import Value
+from keras_mnv4.cost.formats import INT8
+from keras_mnv4.cost.formats import format_of
+from keras_mnv4.layers import Classifier
+from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers import FusedInvertedBottleneck
+from keras_mnv4.layers import LayerScale
+from keras_mnv4.layers import MobileMQA
+from keras_mnv4.layers import SpatialAttention
+from keras_mnv4.layers import StochasticDepth
+from keras_mnv4.layers import UniversalInvertedBottleneck
+from keras_mnv4.layers.batch_norm import BatchNorm
+from keras_mnv4.layers.conv import BLUR
+from keras_mnv4.qat import FakeQuantize
+from keras_mnv4.qat import LayerQuantization
+
+_COUNTERS = {}
+_IN_PLACE = set()
+FLOAT = LayerQuantization()
+
+
+def register_counter(*kinds, in_place=False):
+    """Decorator that makes a function the counter of layers of exactly these classes.
+
+    The function is called with the layer, a `keras_mnv4.cost.Row` to write into, and a `keras_mnv4.cost.Value` for each
+    input of the layer. It returns the `Value` of the output.
+
+    Args:
+        *kinds: classes of layers.
+        in_place: whether the result is not written to memory by itself: the layer does nothing at inference, or is
+            computed with the one before.
+
+    Example:
+
+    >>> @register_counter(MyGate)
+    ... def count_gate(layer, row, value):
+    ...     row.do("multiply", "scale", value.size, value.format, value.format)
+    ...     return value
+    """
+
+    def register(counter):
+        for kind in kinds:
+            _COUNTERS[kind] = counter
+            _IN_PLACE.discard(kind)
+        if in_place:
+            _IN_PLACE.update(kinds)
+        return counter
+
+    return register
+
+
+def count(layer, row, *values):
+    """Has the counter of `layer` write into `row`; returns the `Value` of the output.
+
+    Raises:
+        ValueError: if no counter is registered for its class.
+    """
+    if type(layer) not in _COUNTERS:
+        raise ValueError(
+            f"What layer `{row.path}` ({type(layer).__name__}) costs is not known. Write a counter for its class, and "
+            "register it with `keras_mnv4.cost.register_counter`."
+        )
+    result = _COUNTERS[type(layer)](layer, row, *values)
+    if type(layer) in _IN_PLACE or row.is_fused:
+        return row.continues(values[0], result)
+    if row.parts:
+        return result
+    row.reads(*(value for value in keras.tree.flatten(values) if isinstance(value, Value)))
+    return row.writes(result)
+
+
+def count_part(row, name, kind, counter, *values):
+    """Counts a part of a layer in a row of its own, by calling `counter(row, *values)`."""
+    part = row.part(name, kind)
+    part.reads(*values)
+    return part.writes(counter(part, *values))
+
+
+@register_counter(FakeQuantize, in_place=True)
+def count_fake_quantize(layer, row, value):
+    return row.quantize(value, format_of(layer.quantizer, None))
+
+
+@register_counter(StochasticDepth, in_place=True)
+def count_nothing(layer, row, value):
+    return value
+
+
+@register_counter(LayerScale)
+def count_layer_scale(layer, row, value):
+    row.store("bias", value.shape[layer.axis], value.format)
+    row.do("multiply", "scale", value.size, value.format, value.format)
+    return value
+
+
+@register_counter(ConvNormAct)
+def count_conv_layer(conv, row, value):
+    return count_conv(row, value, conv)
+
+
+def count_conv(row, value, conv):
+    """Counts a convolution with all that `ConvNormAct` can have behind it.
+
+    Args:
+        row: the `Row` to write into.
+        value: the `Value` of the input.
+        conv: a `ConvNormAct`, or anything with its attributes.
+    """
+    how = conv.quantization or FLOAT
+    channels = value.shape[conv.channel_axis]
+    filters = channels if conv.depthwise else conv.filters
+    terms = conv.kernel_size**2 * (1 if conv.depthwise else channels)
+    kernel = format_of(how.weights, row.float_format)
+    row.store("kernel", terms * filters, kernel)
+    value = row.convolve(value, _smaller(value.shape, conv.channel_axis, conv.conv_strides, filters), terms, kernel)
+    _store_biases(row, value, filters, conv)
+    if conv.use_bias:
+        value = row.add_bias(value)
+    if conv.use_norm:
+        value = row.normalize(value, has_bias=conv.use_bias)
+    if conv.layer_scale is not None:
+        value = row.scale(value)
+    is_clamp = getattr(conv.activation, "__name__", conv.activation) in CLAMPS
+    if not is_clamp:
+        value = _quantize(row, value, how)
+    value = _quantize(row, row.activate(value, conv.activation), how)
+    if conv.conv_strides != conv.strides:
+        value = _downsample(row, value, conv, how)
+    return row.to_float(value) if value.is_sum else value
+
+
+def _quantize(row, value, how):
+    return value if how.outputs is None else row.quantize(value, format_of(how.outputs, None))
+
+
+def _store_biases(row, value, channels, conv):
+    """What is stored beside the kernel: one bias a channel, if everything folds into it."""
+    parameters = channels * (conv.use_bias + 2 * conv.use_norm + (conv.layer_scale is not None))
+    if row.arithmetic.norms == "folded":
+        row.store("bias", channels if conv.use_bias or conv.use_norm else 0, value.format, parameters)
+    else:
+        row.store("bias", channels if conv.use_bias else 0, value.format, 0)
+        row.store("bias", parameters - channels * conv.use_bias, row.float_format, parameters)
+
+
+def _downsample(row, value, conv, how):
+    shape = list(_smaller(value.shape, conv.channel_axis, conv.strides, value.shape[conv.channel_axis]))
+    if conv.anti_aliasing == "average":
+        for axis in _sides(conv.channel_axis):
+            shape[axis] = value.shape[axis] // conv.strides
+        return _quantize(row, row.pool(value, shape, pixels=4, average=True), how)
+    size, taps = math.prod(shape), len(BLUR) ** 2
+    total = value.format if value.format.is_float else row.sum_format
+    row.do("multiply", "pooling", taps * size, INT8 if how.outputs is not None else row.float_format, value.format)
+    row.do("add", "pooling", (taps - 1) * size, total, total)
+    return _quantize(row, Value(tuple(shape), total, is_sum=not total.is_float), how)
+
+
+def _smaller(shape, channel_axis, strides, channels):
+    """The shape of a map behind a convolution."""
+    shape = list(shape)
+    for axis in _sides(channel_axis):
+        shape[axis] = -(-shape[axis] // strides)
+    shape[channel_axis] = channels
+    return tuple(shape)
+
+
+def _sides(channel_axis):
+    return (2, 3) if channel_axis == 1 else (1, 2)
+
+
+@register_counter(UniversalInvertedBottleneck, FusedInvertedBottleneck, MobileMQA)
+def count_chain(block, row, value):
+    """Counts the layers of a `ResidualChain`, and the sum with its input."""
+    result = value
+    for layer in block.chain:
+        result = count(layer, row.part(layer.name, type(layer).__name__), result)
+    return count_sum(row, value, result, block.part_quantization(block.ADD)) if block.has_shortcut else result
+
+
+def count_sum(row, shortcut, branch, how):
+    """Counts the sum of a residual block in a row of its own."""
+
+    def counter(part, *values):
+        return _quantize(part, part.combine("add", *values), how or FLOAT)
+
+    return count_part(row, "add", "Add", counter, shortcut, branch)
+
+
+@register_counter(SpatialAttention)
+def count_attention(attention, row, value):
+    """Counts attention: `attention` is a `SpatialAttention`, or anything with its attributes."""
+
+    def project(name, conv, source):
+        return count_part(row, name, "ConvNormAct", lambda part, *values: count_conv(part, *values, conv), source)
+
+    def product(name, rows, columns, shape, terms):
+        def counter(part, *values):
+            result = part.convolve(values[0], shape, terms, values[1].format, role="attention")
+            return _quantize(part, result, attention.part_quantization(name) or FLOAT)
+
+        return count_part(row, name, "Attention", counter, rows, columns)
+
+    def pixels(each):
+        return each.size // each.shape[attention.query.channel_axis]
+
+    query_source = value
+    if attention.query_strides > 1:
+        query_source = count_part(row, "query_norm", "BatchNormalization", _shrink(attention), value)
+    queries = project("query", attention.query, query_source)
+    key_source = value_source = value
+    if attention.kv_strides > 1:
+        key_source = project("key_down", attention.key_down, value)
+        value_source = project("value_down", attention.value_down, value)
+    keys = project("key", attention.key, key_source)
+    values = project("value", attention.value, value_source)
+    heads = pixels(queries) * attention.num_heads
+    logits = product("logits", queries, keys, (1, heads, pixels(keys)), attention.key_dim)
+    how = attention.part_quantization("softmax") or FLOAT
+    weights = count_part(
+        row, "softmax", "Softmax", lambda part, logits: _quantize(part, part.softmax(logits), how), logits
+    )
+    context = product("context", weights, values, (1, heads, attention.key_dim), pixels(keys)).to(queries.shape)
+    if attention.query_strides > 1:
+        context = count_part(row, "scale_up", "Resize", _grow(value.shape, attention.query.channel_axis), context)
+    return project("output", attention.output_projection, context)
+
+
+def _shrink(attention):
+    def counter(part, value):
+        axis, strides = attention.query.channel_axis, attention.query_strides
+        channels = value.shape[axis]
+        part.store("bias", 2 * channels, part.float_format)
+        value = part.pool(value, _smaller(value.shape, axis, strides, channels), strides**2, average=True)
+        return part.normalize_map(value, value.format)
+
+    return counter
+
+
+def _grow(shape, channel_axis):
+    """A counter of bilinear interpolation to the sides of `shape`: two products and a sum in each direction."""
+
+    def counter(part, value):
+        grown = list(shape)
+        grown[channel_axis] = value.shape[channel_axis]
+        result = value.to(grown)
+        part.do("multiply", "pooling", 4 * result.size, value.format, value.format)
+        part.do("add", "pooling", 2 * result.size, value.format, value.format)
+        return result
+
+    return counter
+
+
+@register_counter(Classifier)
+def count_classifier(layer, row, value):
+    conv = layer.conv
+    logits = count_part(row, "conv", "ConvNormAct", lambda part, value: count_conv(part, value, conv), value)
+    name = layer.activation.__name__
+    if name == "linear":
+        return logits.to((1, layer.classes))
+    how = layer.part_quantization(name) or FLOAT
+    return count_part(
+        row,
+        name,
+        "Activation",
+        lambda part, logits: _quantize(part, part.activate(logits, name), how),
+        logits.to((1, layer.classes)),
+    )
+
+
+@register_counter(BatchNorm)
+def count_batch_norm(layer, row, value):
+    how = layer.quantization or FLOAT
+    row.store("bias", 2 * value.shape[layer.axis], row.float_format)
+    return _quantize(row, row.normalize_map(value, INT8), how)

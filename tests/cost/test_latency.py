@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from conftest import tiny_hybrid
+from conftest import tiny_network
+
+from keras_mnv4 import cost
+from keras_mnv4 import export
+from keras_mnv4 import qat
+from keras_mnv4.export.tflite_file import cut_operator
+from keras_mnv4.export.tflite_file import read_tflite
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="module")
+def hybrid_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "hybrid.tflite"
+    model = qat.quantize_model(
+        tiny_hybrid(), "w8a8", np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    )
+    export.to_litert(model, path, "cpu")
+    return path
+
+
+def test_latency_of_a_file_and_of_its_bytes(hybrid_file):
+    for source in (hybrid_file, hybrid_file.read_bytes()):
+        found = cost.measure_latency(source, runs=10)
+        assert 0 < found.p10 <= found.median <= found.p90
+        assert str(found).endswith(" ms")
+
+
+def test_every_operator_is_measured_and_told_apart(hybrid_file):
+    found = cost.measure_operators(hybrid_file, runs=3)
+    file = read_tflite(hybrid_file)
+    assert [each.kind for each in found.operators] == [each.kind for each in file.operators]
+    assert all(each.latency.median > 0 for each in found.operators)
+    delegated = {each.kind for each in found.operators if each.is_delegated}
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD"} <= delegated
+    assert "SOFTMAX" not in delegated  # XNNPACK has no softmax of integers
+    assert "SOFTMAX" in str(found)
+
+
+def test_a_cut_operator_computes_what_it_does_in_the_file(tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import OpResolverType
+
+    path = tmp_path / "model.tflite"
+    model = qat.quantize_model(
+        tiny_network(), "w8a8", np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    )
+    export.to_litert(model, path, "edgetpu")
+    content = path.read_bytes()
+    own_kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    whole = Interpreter(
+        model_content=content, experimental_preserve_all_tensors=True, experimental_op_resolver_type=own_kernels
+    )
+    whole.allocate_tensors()
+    codes = np.random.default_rng(1).integers(-128, 128, (1, 32, 32, 3)).astype("int8")
+    whole.set_tensor(whole.get_input_details()[0]["index"], codes)
+    whole.invoke()
+    for operator in read_tflite(content).operators:
+        alone = Interpreter(model_content=cut_operator(content, operator.index))
+        alone.allocate_tensors()
+        computed = [each for each in operator.inputs if each is not None and not each.is_constant]
+        inputs = sorted(alone.get_input_details(), key=lambda each: each["index"])
+        for tensor, place in zip(sorted(computed, key=lambda each: each.index), inputs, strict=True):
+            alone.set_tensor(place["index"], whole.get_tensor(tensor.index))
+        alone.invoke()
+        result = alone.get_tensor(alone.get_output_details()[0]["index"])
+        expected = whole.get_tensor(operator.outputs[0].index)
+        assert np.abs(result.astype(int) - expected).max() <= 1, operator.kind
