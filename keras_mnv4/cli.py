@@ -15,13 +15,6 @@ MODELS = {
     "efficientnet_lite2": "EfficientNetLite2",
 }
 
-REPORTS = {
-    ".csv": lambda found, path, prices: path.write_text(found.to_csv(prices)),
-    ".json": lambda found, path, prices: path.write_text(found.to_json()),
-    ".html": lambda found, path, prices: path.write_text(found.to_html(prices), encoding="utf-8"),
-    ".png": lambda found, path, prices: _draw(found, path, prices),
-}
-
 
 def main(argv=None):
     """Runs one command; returns the exit status: 0 done, 1 a check or the job failed, 2 wrong arguments."""
@@ -105,17 +98,16 @@ def cost(arguments):
     from keras_mnv4 import cost as costs
     from keras_mnv4 import files
 
-    if arguments.out is not None:
-        files.check_writable(arguments.out, arguments.overwrite)
-        if arguments.out.suffix not in REPORTS:
-            raise ValueError(f"`--out` must end in one of {', '.join(REPORTS)}. Received: {arguments.out}")
     if arguments.model.endswith(".tflite"):
+        if arguments.out or arguments.policy or arguments.size:
+            raise ValueError("A .tflite file is timed: `--out`, `--policy` and `--size` are for models.")
         print(costs.measure_operators(arguments.model))
         return 0
+    if arguments.out is not None:
+        files.check_writable(arguments.out, arguments.overwrite)
     found = _profile(arguments)
     if arguments.out is not None:
-        with files.atomic_file(arguments.out, arguments.overwrite) as temporary:
-            REPORTS[arguments.out.suffix](found, temporary, arguments.prices)
+        found.save(arguments.out, arguments.prices, arguments.overwrite)
     print(found.table(arguments.prices))
     print(
         f"{found.parameters:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights, {found.macs:,} MACs; ACE "
@@ -135,12 +127,6 @@ def demo(arguments):
     build = getattr(applications, MODELS[arguments.model])
     result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
     return 0 if result.ok else 1
-
-
-def _draw(found, path, prices):
-    from keras_mnv4.cost import plots
-
-    plots.plot_layers(found, prices).figure.savefig(path, format="png", dpi=120)
 
 
 def _profile(arguments):

@@ -12,6 +12,8 @@ from keras_mnv4.cost.latency import measure_operators
 from keras_mnv4.cost.operations import ROLES
 from keras_mnv4.cost.pareto import dominated_area
 from keras_mnv4.cost.pareto import pareto_front
+from keras_mnv4.cost.prices import ENERGIES
+from keras_mnv4.cost.prices import PRICES
 from keras_mnv4.cost.prices import PriceTable
 from keras_mnv4.cost.profile import Profile
 from keras_mnv4.cost.profile import profile
@@ -22,9 +24,11 @@ from keras_mnv4.cost.roofline import rank_correlation
 from keras_mnv4.cost.roofline import roofline
 from keras_mnv4.cost.roofline import sweep
 from keras_mnv4.cost.roofline import universally_pareto
-from keras_mnv4.cost.tables import TableProfiler
+from keras_mnv4.cost.table_profiler import TableProfiler
 
 __all__ = [
+    "ENERGIES",
+    "PRICES",
     "ROLES",
     "TARGETS",
     "Arithmetic",

@@ -65,7 +65,7 @@ class Value:
         shape: its shape, with a batch of one.
         format: the format of its numbers.
         is_sum: whether they are sums, or results of some, that have not got the scale of the result yet.
-        takes_grid: whether whatever computed it could have given out codes of any scale, as a table does.
+        takes_grid: whether what computed it gives out codes of any scale at no cost, as a table does.
         is_picture: whether it is an input of the model.
         writer: the `Row` of the layer that writes it to memory.
     """
@@ -98,14 +98,16 @@ class Row:
         arithmetic: an `Arithmetic`.
         float_format: the `Format` of its floats.
         is_fused: whether it is computed together with the layer before: then it reads and writes no maps of its own.
+        is_repeated: whether the layer was called before, and its weights are stored already.
     """
 
-    def __init__(self, path, layer, arithmetic, float_format, is_fused=False):
+    def __init__(self, path, layer, arithmetic, float_format, is_fused=False, is_repeated=False):
         self.path = path
         self.layer = layer
         self.arithmetic = arithmetic
         self.float_format = float_format
         self.is_fused = is_fused
+        self.is_repeated = is_repeated
         self.parts = []
         self._operations = []
         self._weights = []
@@ -125,20 +127,21 @@ class Row:
 
     def part(self, name, layer):
         """The row of a part of this layer."""
-        row = Row(f"{self.path}/{name}", layer, self.arithmetic, self.float_format)
+        row = Row(f"{self.path}/{name}", layer, self.arithmetic, self.float_format, is_repeated=self.is_repeated)
         self.parts.append(row)
         return row
 
     def do(self, kind, role, count, *formats, terms=1):
-        """Takes down an operation, unless it happens never."""
+        """Takes down an operation; none if `count` is 0."""
         if count:
             self._operations.append(Operation(kind, role, int(count), formats, terms))
 
     def store(self, role, count, format, parameters=None):
         """Takes down constants, and how many of the trainable parameters are in them: as a rule, each is one."""
         if count:
-            self._weights.append(Weights(role, count, format))
-        self._parameters += count if parameters is None else parameters
+            self._weights.append(Weights(role, count, format, is_stored=not self.is_repeated))
+        if not self.is_repeated:
+            self._parameters += count if parameters is None else parameters
 
     def reads(self, *values):
         self._inputs = values
@@ -198,14 +201,22 @@ class Row:
         self.do("add", "norm", value.size, value.format, value.format)
         return value
 
-    def normalize_map(self, value, factors):
-        """A factor, of format `factors`, and a sum for each channel of any feature map."""
-        if value.format.is_float:
-            factors = total = value.format
-        else:
-            total = self.sum_format
-        self.do("multiply", "norm", value.size, factors, value.format)
-        self.do("add", "norm", value.size, total, total)
+    def scale_and_shift(self, value, channels, role="norm", parameters=None):
+        """A factor and a sum for each channel of any feature map: of integers, a factor of 8 bits.
+
+        Args:
+            value: the `Value` that is read.
+            channels: how many factors and summands are stored.
+            role: what for.
+            parameters: how many of them are trainable; None for all.
+        """
+        if value.is_sum:
+            value = self.to_float(value)
+        factors, total = (value.format,) * 2 if value.format.is_float else (INT8, self.sum_format)
+        self.store("kernel", channels, factors, 0)
+        self.store("bias", channels, total, 2 * channels if parameters is None else parameters)
+        self.do("multiply", role, value.size, factors, value.format)
+        self.do("add", role, value.size, total, total)
         return Value(value.shape, total, is_sum=not total.is_float)
 
     def scale(self, value):
@@ -227,8 +238,8 @@ class Row:
             return self.softmax(value)
         if name not in ACTIVATIONS:
             raise ValueError(
-                f"`{self.path}` has activation {name!r}, which has no count. Add it to "
-                "`keras_mnv4.cost.arithmetic.ACTIVATIONS`."
+                f"What activation {name!r} of `{self.path}` costs is not known. Known are {sorted(ACTIVATIONS)}; add "
+                "it to `keras_mnv4.cost.arithmetic.ACTIVATIONS`, or write a counter for the layer."
             )
         if name not in CLAMPS and not value.format.is_float:
             if value.is_sum:
@@ -239,12 +250,12 @@ class Row:
             self.do(kind, "activation", value.size, *[value.format] * (1 if kind == "lookup" else 2))
         return value
 
-    def softmax(self, value):
-        """A softmax over the last axis: the largest is subtracted, then come exponentials, their sum and quotients."""
+    def softmax(self, value, axis=-1):
+        """A softmax: the largest is subtracted, then come exponentials, their sum and quotients."""
         if value.is_sum:
             value = self.quantize(value, INT8)
         total = value.format if value.format.is_float else self.sum_format
-        rows = value.size // value.shape[-1]
+        rows = value.size // value.shape[axis]
         self.do("compare", "activation", value.size - rows, value.format, value.format)
         self.do("add", "activation", value.size, value.format, value.format)
         self.do("lookup", "activation", value.size, value.format)
@@ -255,7 +266,9 @@ class Row:
 
     def combine(self, kind, *values):
         """Sums, products or comparisons of feature maps, number by number."""
-        shape = tuple(max(sides) for sides in zip(*(value.shape for value in values), strict=True))
+        rank = max(len(value.shape) for value in values)
+        shapes = [(1,) * (rank - len(value.shape)) + value.shape for value in values]
+        shape = tuple(max(sides) for sides in zip(*shapes, strict=True))
         if any(value.format.is_float for value in values):
             values = [self.to_float(value) for value in values]
         elif kind != "multiply":

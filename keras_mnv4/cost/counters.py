@@ -56,13 +56,18 @@ def register_counter(*kinds, in_place=False):
     return register
 
 
+def has_counter(layer):
+    """Whether a counter is registered for the class of `layer`."""
+    return type(layer) in _COUNTERS
+
+
 def count(layer, row, *values):
     """Has the counter of `layer` write into `row`; returns the `Value` of the output.
 
     Raises:
         ValueError: if no counter is registered for its class.
     """
-    if type(layer) not in _COUNTERS:
+    if not has_counter(layer):
         raise ValueError(
             f"What layer `{row.path}` ({type(layer).__name__}) costs is not known. Write a counter for its class, and "
             "register it with `keras_mnv4.cost.register_counter`."
@@ -95,6 +100,7 @@ def count_nothing(layer, row, value):
 
 @register_counter(LayerScale)
 def count_layer_scale(layer, row, value):
+    value = row.to_float(value)
     row.store("bias", value.shape[layer.axis], value.format)
     row.do("multiply", "scale", value.size, value.format, value.format)
     return value
@@ -129,15 +135,16 @@ def count_conv(row, value, conv):
         value = row.scale(value)
     is_clamp = getattr(conv.activation, "__name__", conv.activation) in CLAMPS
     if not is_clamp:
-        value = _quantize(row, value, how)
-    value = _quantize(row, row.activate(value, conv.activation), how)
+        value = quantize(row, value, how.outputs)
+    value = quantize(row, row.activate(value, conv.activation), how.outputs)
     if conv.conv_strides != conv.strides:
         value = _downsample(row, value, conv, how)
     return row.to_float(value) if value.is_sum else value
 
 
-def _quantize(row, value, how):
-    return value if how.outputs is None else row.quantize(value, format_of(how.outputs, None))
+def quantize(row, value, quantizer):
+    """Counts the rounding by a quantiser of `keras_mnv4.qat`, or None."""
+    return value if quantizer is None else row.quantize(value, format_of(quantizer, None))
 
 
 def _store_biases(row, value, channels, conv):
@@ -155,12 +162,12 @@ def _downsample(row, value, conv, how):
     if conv.anti_aliasing == "average":
         for axis in _sides(conv.channel_axis):
             shape[axis] = value.shape[axis] // conv.strides
-        return _quantize(row, row.pool(value, shape, pixels=4, average=True), how)
+        return quantize(row, row.pool(value, shape, pixels=4, average=True), how.outputs)
     size, taps = math.prod(shape), len(BLUR) ** 2
     total = value.format if value.format.is_float else row.sum_format
     row.do("multiply", "pooling", taps * size, INT8 if how.outputs is not None else row.float_format, value.format)
     row.do("add", "pooling", (taps - 1) * size, total, total)
-    return _quantize(row, Value(tuple(shape), total, is_sum=not total.is_float), how)
+    return quantize(row, Value(tuple(shape), total, is_sum=not total.is_float), how.outputs)
 
 
 def _smaller(shape, channel_axis, strides, channels):
@@ -189,7 +196,7 @@ def count_sum(row, shortcut, branch, how):
     """Counts the sum of a residual block in a row of its own."""
 
     def counter(part, *values):
-        return _quantize(part, part.combine("add", *values), how or FLOAT)
+        return quantize(part, part.combine("add", *values), (how or FLOAT).outputs)
 
     return count_part(row, "add", "Add", counter, shortcut, branch)
 
@@ -204,7 +211,7 @@ def count_attention(attention, row, value):
     def product(name, rows, columns, shape, terms):
         def counter(part, *values):
             result = part.convolve(values[0], shape, terms, values[1].format, role="attention")
-            return _quantize(part, result, attention.part_quantization(name) or FLOAT)
+            return quantize(part, result, (attention.part_quantization(name) or FLOAT).outputs)
 
         return count_part(row, name, "Attention", counter, rows, columns)
 
@@ -225,7 +232,7 @@ def count_attention(attention, row, value):
     logits = product("logits", queries, keys, (1, heads, pixels(keys)), attention.key_dim)
     how = attention.part_quantization("softmax") or FLOAT
     weights = count_part(
-        row, "softmax", "Softmax", lambda part, logits: _quantize(part, part.softmax(logits), how), logits
+        row, "softmax", "Softmax", lambda part, logits: quantize(part, part.softmax(logits), how.outputs), logits
     )
     context = product("context", weights, values, (1, heads, attention.key_dim), pixels(keys)).to(queries.shape)
     if attention.query_strides > 1:
@@ -237,25 +244,31 @@ def _shrink(attention):
     def counter(part, value):
         axis, strides = attention.query.channel_axis, attention.query_strides
         channels = value.shape[axis]
-        part.store("bias", 2 * channels, part.float_format)
         value = part.pool(value, _smaller(value.shape, axis, strides, channels), strides**2, average=True)
-        return part.normalize_map(value, value.format)
+        return part.scale_and_shift(value, channels)
 
     return counter
 
 
 def _grow(shape, channel_axis):
-    """A counter of bilinear interpolation to the sides of `shape`: two products and a sum in each direction."""
+    """A counter of bilinear interpolation to the sides of `shape`."""
 
     def counter(part, value):
         grown = list(shape)
         grown[channel_axis] = value.shape[channel_axis]
-        result = value.to(grown)
-        part.do("multiply", "pooling", 4 * result.size, value.format, value.format)
-        part.do("add", "pooling", 2 * result.size, value.format, value.format)
-        return result
+        return interpolate(part, value, grown, channel_axis)
 
     return counter
+
+
+def interpolate(row, value, shape, channel_axis):
+    """Counts bilinear interpolation to `shape`, rows first: two products and a sum for each number of both steps."""
+    value = row.to_float(value)
+    rows, _ = _sides(channel_axis)
+    steps = value.size // value.shape[rows] * shape[rows] + math.prod(shape)
+    row.do("multiply", "pooling", 2 * steps, value.format, value.format)
+    row.do("add", "pooling", steps, value.format, value.format)
+    return Value(tuple(shape), value.format)
 
 
 @register_counter(Classifier)
@@ -270,7 +283,7 @@ def count_classifier(layer, row, value):
         row,
         name,
         "Activation",
-        lambda part, logits: _quantize(part, part.activate(logits, name), how),
+        lambda part, logits: quantize(part, part.activate(logits, name), how.outputs),
         logits.to((1, layer.classes)),
     )
 
@@ -278,5 +291,10 @@ def count_classifier(layer, row, value):
 @register_counter(BatchNorm)
 def count_batch_norm(layer, row, value):
     how = layer.quantization or FLOAT
-    row.store("bias", 2 * value.shape[layer.axis], row.float_format)
-    return _quantize(row, row.normalize_map(value, INT8), how)
+    return quantize(row, count_norm_of_map(layer, row, value), how.outputs)
+
+
+def count_norm_of_map(norm, row, value):
+    """Counts a batch normalisation that stands behind no convolution."""
+    channels = value.shape[norm.axis]
+    return row.scale_and_shift(value, channels, parameters=channels * (norm.scale + norm.center))

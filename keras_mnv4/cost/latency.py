@@ -80,7 +80,7 @@ def measure_latency(source, num_threads=1, runs=50):
     Args:
         source: path of the file, or its bytes.
         num_threads: threads to use.
-        runs: counted runs; a tenth as many go before, uncounted.
+        runs: counted runs, 1 or more; a tenth as many go before, uncounted.
 
     Returns:
         A `Latency`.

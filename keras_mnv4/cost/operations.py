@@ -41,14 +41,27 @@ class Operation:
     formats: tuple[Format, ...]
     terms: int = 1
 
+    def __post_init__(self):
+        for field, known in (("kind", KINDS), ("role", ROLES)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"`{field}` must be one of {known}. Received: {getattr(self, field)!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Constants that a layer reads: `count` numbers of one format; a `"kernel"` or a `"bias"`."""
+    """Constants that a layer reads.
+
+    Args:
+        role: `"kernel"` or `"bias"`.
+        count: how many.
+        format: their format.
+        is_stored: False where a layer that is called several times has stored them before.
+    """
 
     role: str
     count: int
     format: Format
+    is_stored: bool = True
 
     @property
     def bits(self):
@@ -96,7 +109,7 @@ class LayerCost:
             prices: a `PriceTable`.
             roles: tuple of the roles to count; None for all.
         """
-        key = (prices, roles)
+        key = (prices, roles if roles is None else tuple(roles))
         if key not in self._prices:
             counted = [each for each in self.operations if roles is None or each.role in roles]
             self._prices[key] = sum(each.count * prices.price(each) for each in counted)
@@ -105,6 +118,9 @@ class LayerCost:
     @functools.cached_property
     def _prices(self):  # searches ask for them again and again
         return {}
+
+    def __getstate__(self):
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def bits_moved(self):

@@ -61,7 +61,7 @@ def plot_layers(model, prices="energy45", axes=None):
     axes.barh(places, products, label="multiply-accumulates")
     axes.barh(places, elementwise, left=products, label="elementwise")
     axes.set_yticks(places, [row["path"] for row in rows], fontsize=7)
-    axes.set(xlabel=f"ACEv2 ({prices})", title=f"{costs.name}: {costs.elementwise_share(prices):.0%} elementwise")
+    axes.set(xlabel=_axis(prices), title=f"{costs.name}: {costs.elementwise_share(prices):.0%} elementwise")
     axes.margins(y=0.01)
     axes.legend()
     return axes
@@ -90,7 +90,7 @@ def plot_roles(models, names=None, prices="energy45", axes=None):
         axes.barh(names, width, left=left, label=role)
         left += width
     axes.invert_yaxis()
-    axes.set(xlabel=f"ACEv2 ({prices})")
+    axes.set(xlabel=_axis(prices))
     axes.legend(fontsize=8)
     return axes
 
@@ -117,6 +117,10 @@ def plot_roofline(models, names=None, ridge_points=SWEEP, axes=None):
     axes.set_xlim(left=0)
     axes.legend(fontsize=8)
     return axes
+
+
+def _axis(prices):
+    return f"ACEv2 ({getattr(prices, 'name', prices)})"
 
 
 def _profile(model):

@@ -23,7 +23,7 @@ class PriceTable:
         unit: what its prices count.
         multiply: from `(i, j)` bits to the price of an integer product.
         add: from bits to the price of an integer sum; that of a comparison too, which is a subtraction.
-        float_multiply: prices of products by format, such as `"float32"`. Formats that are not listed are priced as
+        float_multiply: prices of products by format, such as `"float32"`. If none is listed, floats are priced as
             integers of their bits.
         float_add: prices of sums, likewise.
         counts_sums: whether a MAC costs its sum as well as its product. ACE leaves it out.
@@ -57,7 +57,14 @@ class PriceTable:
             object.__setattr__(self, field, types.MappingProxyType(dict(getattr(self, field))))
 
     def price(self, operation):
-        """The price of doing `operation` once."""
+        """The price of doing `operation` once.
+
+        Raises:
+            ValueError: if the table lists prices of floats, but not of the operation's.
+        """
+        for each in operation.formats if self.float_add else ():
+            if each.is_float and not (str(each) in self.float_add and str(each) in self.float_multiply):
+                raise ValueError(f"Price table `{self.name}` has no price for {each}. It lists {list(self.float_add)}.")
         return float(getattr(self, f"_{operation.kind}")(*operation.formats))
 
     def _mac(self, weights, activations, total):
@@ -97,7 +104,8 @@ def _through(small, large):
 # them. It has no bfloat16: that is priced as its float16.
 FLOAT_MULTIPLY_45NM = {"float32": 3.7, "float16": 1.1, "bfloat16": 1.1}
 FLOAT_ADD_45NM = {"float32": 0.9, "float16": 0.4, "bfloat16": 0.4}
-# Jouppi et al., "Ten Lessons From Three Generations Shaped Google's TPUv4i", ISCA 2021.
+# Jouppi et al., "Ten Lessons From Three Generations Shaped Google's TPUv4i", ISCA 2021; from memory, of which bfloat16
+# and the sum of 32-bit integers were found again in other sources.
 FLOAT_MULTIPLY_7NM = {"float32": 1.31, "float16": 0.34, "bfloat16": 0.21}
 FLOAT_ADD_7NM = {"float32": 0.38, "float16": 0.16, "bfloat16": 0.11}
 _MULTIPLY_7NM = _through((8, 0.07), (32, 1.48))

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import pathlib
 
 import keras
 from rich.console import Console
@@ -15,12 +16,15 @@ from keras_mnv4.cost.arithmetic import Arithmetic
 from keras_mnv4.cost.arithmetic import Row
 from keras_mnv4.cost.arithmetic import Value
 from keras_mnv4.cost.counters import count
+from keras_mnv4.cost.counters import has_counter
 from keras_mnv4.cost.formats import Format
 from keras_mnv4.cost.operations import MAC_ROLES
+from keras_mnv4.cost.operations import ROLES
 from keras_mnv4.cost.operations import LayerCost
 from keras_mnv4.cost.prices import ENERGIES
 from keras_mnv4.cost.prices import PRICES
 from keras_mnv4.cost.prices import find_prices
+from keras_mnv4.files import atomic_file
 from keras_mnv4.qat.fusion import fusions
 
 AQT_FLOAT_BITS = 16  # what AQT counts a number for that is not quantised: its networks are bfloat16 then
@@ -68,6 +72,11 @@ def _input_values(model, input_shape, arithmetic):
             f"The size of the input of `{model.name}` is not known. Give `input_shape`, without the batch. Received: "
             f"input_shape={input_shape}; the model's is {model.input_shape}"
         )
+    axis = -1 if keras.config.image_data_format() == "channels_last" else 0
+    for each, shape in zip(inputs, shapes, strict=True):
+        own = each.shape[1:]
+        if len(own) != len(shape) or (own and own[axis] not in (None, shape[axis])):
+            raise ValueError(f"`input_shape` must fit the model's {own}. Received: input_shape={input_shape}")
     override = arithmetic.float_format
     return [
         Value((1, *shape), Format.named(override or each.dtype), is_picture=True)
@@ -81,30 +90,34 @@ class _Walk:
     def __init__(self, arithmetic):
         self.arithmetic = arithmetic
         self.rows = []
+        self.seen = set()
 
     def run(self, model, values, prefix):
         """Counts all of `model`; returns the `Value` objects of its outputs."""
         if isinstance(model, keras.Sequential):
             model = keras.Model(model.inputs, model.outputs)
-        fused = set(fusions(model).values())
+        fused = fusions(model)
         known = {id(tensor): value for tensor, value in zip(model.inputs, values, strict=True)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                args, _ = node.arguments.fill_in(known)
-                results = self.call(node.operation, args, prefix, node.operation in fused)
+                args, kwargs = node.arguments.fill_in(known)
+                named = [value for value in kwargs.values() if isinstance(value, Value)]
+                before = node.input_tensors[0]._keras_history.operation
+                results = self.call(node.operation, (*args, *named), prefix, fused.get(before) is node.operation)
                 known.update(zip(map(id, node.outputs), keras.tree.flatten(results), strict=True))
         return [known[id(tensor)] for tensor in model.outputs]
 
     def call(self, operation, args, prefix, is_fused):
         path = prefix + operation.name
-        if isinstance(operation, keras.Model):
+        if isinstance(operation, keras.Model) and hasattr(operation, "operations") and not has_counter(operation):
             return self.run(operation, keras.tree.flatten(args), path + "/")
         name = self.arithmetic.float_format or getattr(operation, "compute_dtype", None) or keras.config.floatx()
         kind = type(getattr(operation, "layer", operation)).__name__
-        row = Row(path, kind, self.arithmetic, Format.named(name), is_fused)
+        row = Row(path, kind, self.arithmetic, Format.named(name), is_fused, is_repeated=operation in self.seen)
         self.rows.append(row)
+        self.seen.add(operation)
 
         def to_own_floats(value):
             is_float = isinstance(value, Value) and value.format.is_float
@@ -143,7 +156,7 @@ class Profile:
     @property
     def weight_bytes(self):
         """Bytes of kernels and biases, as stored for inference."""
-        return sum(weights.bits for layer in self.layers for weights in layer.weights) / 8
+        return sum(weights.bits for weights in self._stored) / 8
 
     def bops(self):
         """Bit operations: for each MAC the product of the widths, and the sum's growing width.
@@ -167,13 +180,13 @@ class Profile:
         """Arithmetic computation effort of all operations, not of MACs alone. A reconstruction.
 
         PikeLPN (arXiv 2404.00103) extends ACE to every arithmetic operation, in proportion to the energy of hardware.
-        Its text was not to be had; what is assumed: integer products cost i * j and sums max(i, j), as in ACE; floats
-        what they cost in energy, in units of the energy of one bit of an adder; what is counted, see `Arithmetic`.
+        Its text could not be obtained. Assumed are: products of integers cost i * j, as in ACE; sums max(i, j); floats
+        what they cost in energy, in units of the energy of one bit of an adder; and what is counted, see `Arithmetic`.
 
         Args:
             prices: `"energy45"` or `"energy7"`, floats by their energy at 45 or 7 nm; `"bitwidth"`, floats as integers
                 of their bits; or a `PriceTable`.
-            roles: names of roles (`keras_mnv4.cost.ROLES`) to count; None for all.
+            roles: one or several of `keras_mnv4.cost.ROLES` to count; None for all.
         """
         return self._total(find_prices(prices, PRICES, "prices"), roles)
 
@@ -201,19 +214,16 @@ class Profile:
             "quadratic": lambda i, j: i * j,
         }
         if kind == "memory":
-            return sum(
-                weights.count * _aqt_bits(weights.format)
-                for layer in self.layers
-                for weights in layer.weights
-                if weights.role == "kernel"
-            )
+            kernels = [weights for weights in self._stored if weights.role == "kernel"]
+            return sum(weights.count * _aqt_bits(weights.format) for weights in kernels)
         if kind not in costs:
             raise ValueError(f"`kind` must be one of {[*costs, 'memory']}. Received: {kind!r}")
         return sum(each.count * costs[kind](*map(_aqt_bits, each.formats[:2])) for each in self._macs)
 
     def elementwise_share(self, prices="energy45"):
         """The share of ACEv2 that is not MACs: 0 to 1."""
-        return 1 - self.ace_v2(prices, MAC_ROLES) / self.ace_v2(prices)
+        total = self.ace_v2(prices)
+        return 1 - self.ace_v2(prices, MAC_ROLES) / total if total else 0.0
 
     def by_role(self, prices="energy45"):
         """ACEv2 of each role that occurs, as a dictionary."""
@@ -224,8 +234,16 @@ class Profile:
     def _macs(self):
         return [operation for operation in self.operations if operation.kind == "mac"]
 
+    @property
+    def _stored(self):
+        """All weights, those of layers that are called several times once."""
+        return [weights for layer in self.layers for weights in layer.weights if weights.is_stored]
+
     def _total(self, prices, roles):
-        roles = None if roles is None else tuple(roles)
+        if roles is not None:
+            roles = (roles,) if isinstance(roles, str) else tuple(roles)
+            if not set(roles) <= set(ROLES):
+                raise ValueError(f"`roles` must be of {ROLES}. Received: {roles}")
         return sum(layer.price(prices, roles) for layer in self.layers)
 
     def rows(self, prices="energy45"):
@@ -246,6 +264,30 @@ class Profile:
                 "bytes_moved": layer.bits_moved / 8,
             }
 
+    def save(self, path, prices="energy45", overwrite=False):
+        """Writes the costs to a file: `.json`, every operation of every layer; `.csv` and `.html`, the table of layers;
+        `.png`, their bars.
+
+        Args:
+            path: the file to make.
+            prices: as for `ace_v2`; JSON has counts only.
+            overwrite: whether an existing file may be replaced.
+
+        Raises:
+            ValueError: if the name of the file ends otherwise.
+        """
+        path = pathlib.Path(path)
+        texts = {".json": self.to_json, ".csv": lambda: self.to_csv(prices), ".html": lambda: self.to_html(prices)}
+        if path.suffix not in (*texts, ".png"):
+            raise ValueError(f"`path` must end in one of {', '.join((*texts, '.png'))}. Received: {str(path)!r}")
+        with atomic_file(path, overwrite) as temporary:
+            if path.suffix == ".png":
+                from keras_mnv4.cost import plots
+
+                plots.plot_layers(self, prices).figure.savefig(temporary, dpi=120)
+            else:
+                temporary.write_text(texts[path.suffix](), encoding="utf-8")
+
     def to_json(self):
         """Every operation of every layer, as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -254,7 +296,7 @@ class Profile:
         """The table, as text with commas and a line of names."""
         file = io.StringIO()
         rows = list(self.rows(prices))
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer = csv.DictWriter(file, rows[0] if rows else ["path"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return file.getvalue()

@@ -20,7 +20,7 @@ SWEEP = (0.0, *np.geomspace(1, 500, 28).round(1).tolist())  # as the paper's fig
 
 @dataclasses.dataclass(frozen=True)
 class LayerTime:
-    """The time of one layer, in bytes moved: the unit is the time that the memory takes for a byte.
+    """The time of one layer. The unit is the time that memory takes for a byte; with no ridge point, that of a MAC.
 
     Args:
         path: the layer's path.
@@ -64,7 +64,8 @@ class Roofline:
     @property
     def memory_bound_share(self):
         """The part of the time that is spent in layers that wait for memory: 0 to 1."""
-        return sum(layer.time for layer in self.layers if layer.is_memory_bound) / self.time
+        waiting = sum(layer.time for layer in self.layers if layer.is_memory_bound)
+        return waiting / self.time if waiting else 0.0
 
 
 def roofline(model, ridge_point, bytes_per_number=1.0):
@@ -180,6 +181,8 @@ def fit_ridge_point(models, latencies, ridge_points=SWEEP, bytes_per_number=1.0)
 def rank_correlation(one, other):
     """Spearman's correlation of two lists: 1 if they rank alike, -1 if in reverse. Equals share their mean rank.
 
+    Of a list whose numbers are all equal it is 0.
+
     Example:
 
     >>> rank_correlation([1, 2, 3, 4], [1, 3, 2, 4])
@@ -188,4 +191,4 @@ def rank_correlation(one, other):
     ranks = []
     for values in map(np.asarray, (one, other)):
         ranks.append((values[:, None] > values).sum(1) + (values[:, None] == values).sum(1) / 2)
-    return float(np.corrcoef(*ranks)[0, 1])
+    return 0.0 if any(np.ptp(each) == 0 for each in ranks) else float(np.corrcoef(*ranks)[0, 1])

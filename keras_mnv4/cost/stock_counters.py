@@ -9,8 +9,10 @@ from keras import layers
 from keras_mnv4.cost.arithmetic import CLAMPS
 from keras_mnv4.cost.arithmetic import Value
 from keras_mnv4.cost.counters import FLOAT
+from keras_mnv4.cost.counters import count_norm_of_map
+from keras_mnv4.cost.counters import interpolate
+from keras_mnv4.cost.counters import quantize
 from keras_mnv4.cost.counters import register_counter
-from keras_mnv4.cost.formats import INT8
 from keras_mnv4.cost.formats import format_of
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import QuantizeWrapper
@@ -27,7 +29,6 @@ NOTHING = (
     layers.GaussianNoise,
     layers.RandomBrightness,
     layers.RandomContrast,
-    layers.RandomCrop,
     layers.RandomFlip,
     layers.RandomRotation,
     layers.RandomTranslation,
@@ -36,7 +37,7 @@ NOTHING = (
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
 )
-COPIES = (layers.Cropping2D, layers.Permute, layers.UpSampling2D, layers.ZeroPadding2D)
+COPIES = (layers.Cropping2D, layers.Permute, layers.ZeroPadding2D)
 
 
 @register_counter(*NOTHING, in_place=True)
@@ -49,9 +50,19 @@ def count_copy(layer, row, value):
     return value.to(layer.compute_output_shape(value.shape))
 
 
+@register_counter(layers.UpSampling2D)
+def count_up_sampling(layer, row, value):
+    shape = layer.compute_output_shape(value.shape)
+    if layer.interpolation == "nearest":
+        return value.to(shape)
+    if layer.interpolation == "bilinear":
+        return interpolate(row, value, shape, 1 if layer.data_format == "channels_first" else -1)
+    raise ValueError(f"What interpolation {layer.interpolation!r} of `{row.path}` costs is not known.")
+
+
 @register_counter(*CONVOLUTIONS)
 def count_sums(layer, row, value):
-    return _activate(row, _convolve(layer, row, value, row.float_format), layer.activation)
+    return row.activate(_convolve(layer, row, value, row.float_format), layer.activation)
 
 
 @register_counter(layers.SeparableConv2D)
@@ -65,7 +76,7 @@ def count_separable(layer, row, value):
     value = row.convolve(value, shape, math.prod(kernels[0].shape[:2]), row.float_format)
     shape[axis] = layer.filters
     value = row.convolve(value, shape, kernels[1].shape[2], row.float_format)
-    return _activate(row, _add_bias(layer, row, value, layer.filters), layer.activation)
+    return row.activate(_add_bias(layer, row, value, layer.filters), layer.activation)
 
 
 @register_counter(QuantizeWrapper)
@@ -75,13 +86,12 @@ def count_wrapper(wrapper, row, value):
     if isinstance(layer, CONVOLUTIONS):
         value = _convolve(layer, row, value, format_of(how.weights, row.float_format))
     elif isinstance(layer, layers.BatchNormalization):
-        row.store("bias", 2 * value.shape[layer.axis], row.float_format)
-        value = row.normalize_map(value, INT8)
+        value = count_norm_of_map(layer, row, value)
     if activation.__name__ in CLAMPS:
-        return _quantize(row, row.activate(value, activation), how.outputs)
-    value = row.activate(_quantize(row, value, how.outputs), activation)
+        return quantize(row, row.activate(value, activation), how.outputs)
+    value = row.activate(quantize(row, value, how.outputs), activation)
     *_, last = wrapper.quantizable_parts
-    return _quantize(row, value, wrapper.part_quantization(last).outputs)
+    return quantize(row, value, (wrapper.part_quantization(last) or FLOAT).outputs)
 
 
 def _convolve(layer, row, value, kernel):
@@ -101,22 +111,12 @@ def _add_bias(layer, row, value, channels):
     return row.add_bias(value)
 
 
-def _quantize(row, value, quantizer):
-    return value if quantizer is None else row.quantize(value, format_of(quantizer, None))
-
-
-def _activate(row, value, activation):
-    value = row.activate(value, activation)
-    return value if activation.__name__ in CLAMPS or not value.is_sum else row.to_float(value)
-
-
 @register_counter(layers.BatchNormalization)
 def count_batch_norm(layer, row, value):
+    if not row.is_fused:
+        return count_norm_of_map(layer, row, value)
     channels = value.shape[layer.axis]
     parameters = channels * (layer.scale + layer.center)
-    if not row.is_fused:
-        row.store("bias", 2 * channels, row.float_format, parameters)
-        return row.normalize_map(value, row.float_format)
     has_bias = any(each.role == "bias" for each in value.writer.operations)
     if row.arithmetic.norms == "folded":
         row.store("bias", 0 if has_bias else channels, value.format, parameters)
@@ -132,7 +132,8 @@ def count_layer_norm(layer, row, value):
     row.store("bias", sum(math.prod(weight.shape) for weight in layer.weights), row.float_format)
     for kind, times in (("add", 4), ("multiply", 3)):
         row.do(kind, "norm", times * value.size, value.format, value.format)
-    row.do("lookup", "norm", value.size // value.shape[-1], value.format)
+    axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+    row.do("lookup", "norm", value.size // math.prod(value.shape[axis] for axis in axes), value.format)
     return value
 
 
@@ -143,6 +144,8 @@ def count_activation(layer, row, value):
 
 @register_counter(layers.ReLU)
 def count_relu(layer, row, value):
+    if layer.negative_slope:
+        return row.activate(value, "leaky_relu")
     return row.activate(value, "relu" if layer.max_value is None else "relu6")
 
 
@@ -153,6 +156,7 @@ def count_leaky_relu(layer, row, value):
 
 @register_counter(layers.PReLU)
 def count_prelu(layer, row, value):
+    value = row.to_float(value)
     row.store("bias", math.prod(layer.alpha.shape), row.float_format)
     row.do("compare", "activation", value.size, value.format, value.format)
     row.do("multiply", "activation", value.size, row.float_format, value.format)
@@ -161,7 +165,7 @@ def count_prelu(layer, row, value):
 
 @register_counter(layers.Softmax)
 def count_softmax(layer, row, value):
-    return row.softmax(value)
+    return row.softmax(value, layer.axis)
 
 
 for _operation, _name in ((operations.RELU, "relu"), (operations.RELU6, "relu6")):
@@ -170,7 +174,9 @@ for _operation, _name in ((operations.RELU, "relu"), (operations.RELU6, "relu6")
 
 @register_counter(layers.Concatenate)
 def count_concatenate(layer, row, values):
-    widest = max((value.format for value in values), key=lambda each: (each.is_float, each.bits))
+    if any(value.format.is_float or value.is_sum for value in values):
+        values = [row.to_float(value) for value in values]
+    widest = max((value.format for value in values), key=lambda each: each.bits)
     return Value(tuple(layer.compute_output_shape([value.shape for value in values])), widest)
 
 
@@ -226,18 +232,20 @@ def count_rescaling(layer, row, value):
 
 @register_counter(ColorRescaling)
 def count_color_rescaling(layer, row, value):
-    return row.normalize_map(value, INT8)
+    return row.scale_and_shift(value, max(np.size(layer.scale), np.size(layer.offset)), "preprocessing", parameters=0)
 
 
 def _scale_and_shift(layer, row, value):
-    row.do("multiply", "preprocessing", value.size, value.format, value.format)
-    if np.any(layer.offset):
-        row.do("add", "preprocessing", value.size, value.format, value.format)
-    return Value(value.shape, value.format)
+    """One factor and one summand, as far as they change anything, for pictures or, where `x + 3` stood, for maps."""
+    role = "preprocessing" if value.writer is None else "residual"
+    if value.is_picture:
+        value = Value(value.shape, row.float_format)
+    for kind, is_needed in (("multiply", np.any(np.asarray(layer.scale) != 1)), ("add", np.any(layer.offset))):
+        row.do(kind, role, value.size * is_needed, value.format, value.format)
+    total = value.format if value.format.is_float else row.sum_format
+    return Value(value.shape, total, is_sum=not total.is_float)
 
 
 @register_counter(layers.Normalization)
 def count_normalization(layer, row, value):
-    row.do("multiply", "preprocessing", value.size, value.format, value.format)
-    row.do("add", "preprocessing", value.size, value.format, value.format)
-    return Value(value.shape, value.format)
+    return row.scale_and_shift(Value(value.shape, row.float_format), math.prod(layer.mean.shape), "preprocessing", 0)

@@ -1,4 +1,4 @@
-"""`TableProfiler`: the profile of a network from its table alone. No Keras model is built: searches price thousands."""
+"""`TableProfiler`: the profile of a network from its table alone, without a Keras model: thousands a second."""
 
 import dataclasses
 
@@ -17,9 +17,9 @@ from keras_mnv4.cost.counters import count_attention
 from keras_mnv4.cost.counters import count_conv
 from keras_mnv4.cost.counters import count_part
 from keras_mnv4.cost.counters import count_sum
+from keras_mnv4.cost.counters import quantize
 from keras_mnv4.cost.formats import INT8
 from keras_mnv4.cost.formats import Format
-from keras_mnv4.cost.formats import format_of
 from keras_mnv4.cost.profile import Profile
 from keras_mnv4.layers.inverted_bottleneck import bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import fused_bottleneck_convolutions
@@ -55,7 +55,8 @@ class ConvSpec:
 class TableProfiler:
     """Profiles networks from their tables: what `profile` says of the model, without the model.
 
-    What a row costs is worked out once for each place and input that it is met with, then looked up.
+    Networks are those of the default definition (see `keras_mnv4.applications.Definition`). What a row costs is worked
+    out once for each place and input that it is met with, then looked up.
 
     Args:
         input_shape: `(height, width, channels)`; None for each architecture's default size.
@@ -72,12 +73,12 @@ class TableProfiler:
     """
 
     def __init__(self, input_shape=None, classes=1000, policy=None, include_preprocessing=True, arithmetic=None):
-        self.input_shape = input_shape
+        self.input_shape = None if input_shape is None else tuple(input_shape)
         self.classes = classes
         self.policy = None if policy is None else get_policy(policy)
         self.include_preprocessing = include_preprocessing
         self.arithmetic = arithmetic or Arithmetic()
-        self.float_format = Format.named(self.arithmetic.float_format or keras.config.floatx())
+        self.float_format = Format.named(self.arithmetic.float_format or keras.config.dtype_policy().compute_dtype)
         self._known = {}
 
     def profile(self, architecture, alpha=1.0):
@@ -115,8 +116,9 @@ class TableProfiler:
     def _enter(self, shape):
         value = Value((1, *shape), self.float_format, is_picture=True)
         row = self._row("preprocessing", "Rescaling")
-        if self.policy is not None and (self.include_preprocessing or self._quantization("input").outputs is not None):
-            value = row.quantize(value, INT8)
+        if self.policy is not None:
+            rule = self._quantization("input").outputs
+            value = row.quantize(value, INT8) if self.include_preprocessing else quantize(row, value, rule)
         elif self.include_preprocessing:
             row.reads(value)
             for kind in ("multiply", "add"):
@@ -125,6 +127,8 @@ class TableProfiler:
         return value, tuple(row.costs())
 
     def _block(self, name, block, value, activation, layer_scale, anti_aliasing):
+        if type(block) not in _BLOCKS:
+            raise ValueError(f"What a block of kind {type(block).__name__} costs is not known: {name}.")
         row = self._row(name, "")
         result = _BLOCKS[type(block)](self, row, block, value, activation, layer_scale, anti_aliasing)
         return result, tuple(row.costs())
@@ -161,9 +165,7 @@ class TableProfiler:
         norm = self._quantization(f"{row.path}/norm")
 
         def normalize(part, value):
-            part.store("bias", 2 * value.shape[-1], part.float_format)
-            value = part.normalize_map(value, INT8)
-            return value if norm.outputs is None else part.quantize(value, format_of(norm.outputs, None))
+            return quantize(part, part.scale_and_shift(value, value.shape[-1]), norm.outputs)
 
         result = count_part(row, "norm", "BatchNorm", normalize, value)
         attention = _AttentionSpec(block, layer_scale, lambda name: self._quantization(f"{row.path}/attention/{name}"))
@@ -184,7 +186,7 @@ class TableProfiler:
         how = self._quantization("avg_pool").outputs
         quantizer = self._row("avg_pool_quantizer", "FakeQuantize")
         if how is not None and pixels > 1:
-            value = quantizer.continues(value, quantizer.quantize(value, format_of(how, None)))
+            value = quantizer.continues(value, quantize(quantizer, value, how))
         rows = [top, quantizer]
         if head_filters is not None:
             head = self._row("head", "ConvNormAct")
@@ -198,8 +200,7 @@ class TableProfiler:
 
         def softmax(part, logits):
             outputs = self._quantization("predictions/softmax").outputs
-            value = part.softmax(logits)
-            return value if outputs is None else part.quantize(value, format_of(outputs, None))
+            return quantize(part, part.softmax(logits), outputs)
 
         value = count_part(classifier, "softmax", "Activation", softmax, logits)
         return value, tuple(cost for row in (*rows, classifier) for cost in row.costs())
