@@ -12,6 +12,10 @@ WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.02
 CALIBRATION_PICTURES = 256
 CORRECTION_PICTURES = 32
+# Of quantisation-aware training. At 8 bits there is little to mend, and more would move the network away from what was
+# trained; at 4 bits that is what it takes.
+LEARNING_RATE_8_BITS = 2e-5
+LEARNING_RATE_FEWER_BITS = 5e-4
 
 
 def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", backup_dir=None):
@@ -52,7 +56,7 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
     )
 
 
-def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True, verbose="auto", backup_dir=None):
+def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
     Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics
@@ -64,8 +68,8 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
         data: a `keras_mnv4.data.PictureData`; some of its training set calibrate the ranges.
         policy: name of a policy or a `keras_mnv4.qat.Policy`.
         epochs: passes over the training set after calibration; 0 for post-training quantisation.
-        learning_rate: peak learning rate, a hundredth of that of float training: at 8 bits there is little to mend, and
-            more would move the network away from what was trained.
+        learning_rate: peak learning rate; None for 2e-5 where everything has 8 bits, a hundredth of that of float
+            training, and 5e-4 where something has fewer.
         flip: as for `train`.
         verbose: as for `train`.
         backup_dir: as for `train`; another folder than that of float training.
@@ -82,8 +86,15 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=2e-5, flip=True
     else:
         qat.correct_biases(quantized, correction)
         qat.freeze_statistics(quantized)
+        if learning_rate is None:
+            learning_rate = LEARNING_RATE_8_BITS if least_bits(quantized) >= 8 else LEARNING_RATE_FEWER_BITS
         train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir)
     return quantized
+
+
+def least_bits(model):
+    """The fewest bits that anything in a fake-quantised model is rounded to."""
+    return min(layer.quantizer.num_bits for layer in model._flatten_layers() if isinstance(layer, qat.FakeQuantize))
 
 
 def top1(model, pictures):
