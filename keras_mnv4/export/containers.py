@@ -5,8 +5,10 @@ import contextlib
 import numpy as np
 from keras import ops
 
+from keras_mnv4.export.verify import ExportError
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
+from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizers import fake_quantize
 
 HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean", "Reshape")
@@ -28,7 +30,7 @@ def int8_containers(model, keep_int4=False):
     kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
     narrow = [layer for layer in layers if isinstance(layer, FakeQuantize) and layer.quantizer.num_bits < 8]
     if keep_int4:
-        narrow = [layer for layer in narrow if id(layer) not in kernels or layer.quantizer.num_bits != 4]
+        narrow = [layer for layer in narrow if id(layer) not in kernels or not _is_int4(layer.quantizer)]
     before = [layer.engine for layer in narrow]
     try:
         for layer in narrow:
@@ -42,22 +44,41 @@ def int8_containers(model, keep_int4=False):
             layer.engine = engine
 
 
+def _is_int4(quantizer):
+    return quantizer.num_bits == 4 and not isinstance(quantizer, PowerOfTwoQuantizer)
+
+
 class _KernelContainer:
     """Rounds a kernel by its own quantiser; then, as a constant, to an 8-bit grid that holds those values."""
 
     def __init__(self, layer):
         self._engine = layer.engine
         self._per_axis = layer.quantizer.per_axis
-        grid = Grid.over(*layer.range, layer.quantizer.num_bits, layer.quantizer.narrow_range)
-        largest = max(np.max(grid.zero_point - grid.first), np.max(grid.last - grid.zero_point))
+        scale, largest = _steps(layer)
         # Codes may be multiples of some number. The larger, the finer the steps of the integer bias.
-        self._end = 127 * grid.scale / np.float32(127 // largest)
+        self._end = 127 * scale / np.float32(127 // largest)
         self._rounded = None
 
     def __call__(self, inputs, training, state):
         if self._rounded is None:
             self._rounded = ops.convert_to_numpy(self._engine(inputs, training, state))
         return fake_quantize(self._rounded, -self._end, self._end, 8, narrow_range=True, per_axis=self._per_axis)
+
+
+def _steps(layer):
+    """The step of a kernel's values, and how many steps the largest is away from zero."""
+    low, high = layer.range
+    quantizer = layer.quantizer
+    if isinstance(quantizer, PowerOfTwoQuantizer):
+        largest = 2 ** (quantizer.num_exponents - 1)
+        if largest > 127:
+            raise ExportError(
+                f"The kernel of `{layer.path}` has {quantizer.num_exponents} powers of two, more than 8-bit integers "
+                "hold: use `PowerOfTwoQuantizer` with `has_zero=True` and 4 bits or fewer."
+            )
+        return high / np.float32(largest), largest
+    grid = Grid.over(low, high, quantizer.num_bits, quantizer.narrow_range)
+    return grid.scale, max(np.max(grid.zero_point - grid.first), np.max(grid.last - grid.zero_point))
 
 
 class _ActivationContainer:

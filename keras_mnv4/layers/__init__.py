@@ -7,6 +7,7 @@ from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import FusedInvertedBottleneck
 from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
 from keras_mnv4.layers.layer_scale import LayerScale
+from keras_mnv4.layers.quant_norm import QuantNorm
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FusedInvertedBottleneck",
     "LayerScale",
     "MobileMQA",
+    "QuantNorm",
     "SpatialAttention",
     "StochasticDepth",
     "UniversalInvertedBottleneck",

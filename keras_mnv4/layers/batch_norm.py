@@ -3,21 +3,22 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.quant_norm import QuantNorm
 from keras_mnv4.qat.affine import quantized_affine
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class BatchNorm(QuantizableLayer, keras.layers.BatchNormalization):
+class BatchNorm(QuantizableLayer, QuantNorm):
     """`keras.layers.BatchNormalization` with a place for quantisation, for where no convolution can take it in.
 
     Quantised, it computes at inference as a 1x1 depthwise convolution with a bias: one integer operator, whose one
     weight a channel is exact at any width, where a product and a sum would be two, with rounding in between.
 
     Args:
-        **kwargs: `quantization`, a `keras_mnv4.qat.LayerQuantization` or None, of which only the outputs count; and
-            those of `keras.layers.BatchNormalization`.
+        **kwargs: `quantization`, a `keras_mnv4.qat.LayerQuantization` or None, of which the outputs and the norm count;
+            and those of `keras.layers.BatchNormalization`.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with `axis=1`.
     Output shape: the same.
@@ -30,6 +31,7 @@ class BatchNorm(QuantizableLayer, keras.layers.BatchNormalization):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.how = None if self.quantization is None else self.quantization.norm
         self.output_quantizer = self.make_output_quantizer(ITSELF)
 
     def build(self, input_shape):
@@ -38,13 +40,25 @@ class BatchNorm(QuantizableLayer, keras.layers.BatchNormalization):
             self.output_quantizer.build(input_shape)
 
     def call(self, inputs, training=False):
-        if self.output_quantizer is None:
-            return super().call(inputs, training=training)
-        outputs = super().call(inputs, training=training) if training else self._scale_and_shift(inputs)
-        return self.output_quantizer(outputs, training=training)
+        if self.output_quantizer is not None and not training:
+            outputs = quantized_affine(inputs, *self._scale_and_offset(), self.axis)
+        elif self.how is None:
+            outputs = keras.layers.BatchNormalization.call(self, inputs, training=training)
+        else:
+            outputs = super().call(inputs, training=training)
+        return outputs if self.output_quantizer is None else self.output_quantizer(outputs, training=training)
 
-    def _scale_and_shift(self, inputs):
+    def _scale_and_offset(self):
+        if self.how is not None:
+            return self.scale_and_offset()
         weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         gamma, beta, mean, variance = (ops.cast(weight, "float32") for weight in weights)
         factor = gamma / ops.sqrt(variance + self.epsilon)
-        return quantized_affine(inputs, factor, beta - mean * factor, self.axis)
+        return factor, beta - mean * factor
+
+    def get_config(self):
+        return {key: value for key, value in super().get_config().items() if key != "how"}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({**config, "how": None})

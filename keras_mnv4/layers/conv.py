@@ -1,10 +1,13 @@
 """`ConvNormAct`: the one room where convolution, normalisation, activation and quantisation meet."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_mnv4.layers.layer_scale import LayerScale
+from keras_mnv4.layers.quant_norm import QuantNorm
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
@@ -116,7 +119,9 @@ class ConvNormAct(QuantizableLayer):
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = self.scale = self.kernel_quantizer = self.linear_quantizer = None
         if use_norm:
-            self.norm = keras.layers.BatchNormalization(
+            how = None if self.quantization is None else self.quantization.norm
+            make_norm = keras.layers.BatchNormalization if how is None else functools.partial(QuantNorm, how)
+            self.norm = make_norm(
                 axis=self.channel_axis,
                 momentum=norm_momentum,
                 epsilon=norm_epsilon,

@@ -3,10 +3,14 @@
 from keras_mnv4.qat.bias_correction import correct_biases
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.pikelpn import pikelpn_policy
 from keras_mnv4.qat.policies import LayerQuantization
+from keras_mnv4.qat.policies import NormQuantization
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import Rule
 from keras_mnv4.qat.policies import get_policy
+from keras_mnv4.qat.power_of_two import DoubleQuantizer
+from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantize import calibrate
 from keras_mnv4.qat.quantize import quantize_model
@@ -25,6 +29,7 @@ from keras_mnv4.qat.wrapper import QuantizeWrapper
 __all__ = [
     "RANGE_NAMES",
     "AllValuesQuantizer",
+    "DoubleQuantizer",
     "FakeQuantize",
     "FixedQuantizer",
     "FreezeStatistics",
@@ -32,7 +37,9 @@ __all__ = [
     "LayerQuantization",
     "LearnedRangeQuantizer",
     "MovingAverageQuantizer",
+    "NormQuantization",
     "Policy",
+    "PowerOfTwoQuantizer",
     "QuantizableLayer",
     "QuantizeWrapper",
     "Quantizer",
@@ -42,6 +49,7 @@ __all__ = [
     "freeze_statistics",
     "get_policy",
     "optimize_rounding",
+    "pikelpn_policy",
     "quantization_report",
     "quantize_model",
 ]

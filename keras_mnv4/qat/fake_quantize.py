@@ -86,7 +86,8 @@ class FakeQuantize(keras.layers.Layer):
     def range(self):
         """The `(low, high)` in use, as float32 arrays of one value, or of one a channel."""
         if self._has_range:
-            return tuple(ops.convert_to_numpy(self._state[name]) for name in ("min_var", "max_var"))
+            stored = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
+            return tuple(ops.convert_to_numpy(end) for end in self.quantizer.used_range(*stored))
         return np.float32(self.quantizer.init_min), np.float32(self.quantizer.init_max)
 
     def _observe(self, inputs):

@@ -21,28 +21,67 @@ from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 @dataclasses.dataclass(frozen=True)
+class NormQuantization:
+    """How the scale and the offset of a batch normalisation are quantised (`keras_mnv4.layers.QuantNorm`).
+
+    Source: QuantNorm of PikeLPN (arXiv 2404.00103), a reconstruction, for the text was not to be had. Assumed are the
+    bits, and one power of two as the step of all channels' codes.
+
+    Args:
+        scale_bits: bits of the scale `gamma / sqrt(variance + epsilon)`.
+        offset_bits: bits of the offset `beta - mean * scale`, taken with the rounded scale.
+        power_of_two: whether scales are signed powers of two, so that normalising takes a shift; `scale_bits` then
+            count the sign and the exponent.
+        is_fused: whether scale and offset are rounded as said. If not, gamma, beta, mean and variance are, each for
+            itself: the naive way, whose errors multiply. It is there to be compared with.
+
+    Raises:
+        ValueError: if the bits are not from 2 to 16.
+    """
+
+    scale_bits: int = 8
+    offset_bits: int = 8
+    power_of_two: bool = False
+    is_fused: bool = True
+
+    def __post_init__(self):
+        for name in ("scale_bits", "offset_bits"):
+            if not 2 <= getattr(self, name) <= 16:
+                raise ValueError(f"`{name}` must be from 2 to 16. Received: {getattr(self, name)!r}")
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+@dataclasses.dataclass(frozen=True)
 class LayerQuantization:
     """How one layer is quantised: the `quantization` argument of `ConvNormAct`.
 
     Args:
         weights: quantiser of the kernel, or None to leave it in float.
         outputs: quantiser of what the layer gives out, after normalisation and activation, or None.
+        norm: a `NormQuantization` for the normalisation of a layer of this package, or None to leave it in float, and
+            to be folded into the kernel.
 
-    Both may be quantisers of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
+    The quantisers may be those of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
     """
 
     weights: quantizers.Quantizer | None = None
     outputs: quantizers.Quantizer | None = None
+    norm: NormQuantization | None = None
 
     def __post_init__(self):
         for field in ("weights", "outputs"):
             object.__setattr__(self, field, _adopt(getattr(self, field), field))
 
     def get_config(self):
-        return {
-            "weights": keras.saving.serialize_keras_object(self.weights),
-            "outputs": keras.saving.serialize_keras_object(self.outputs),
-        }
+        fields = ("weights", "outputs", "norm")
+        return {field: keras.saving.serialize_keras_object(getattr(self, field)) for field in fields}
 
     @classmethod
     def from_config(cls, config):
@@ -59,6 +98,7 @@ class Rule:
         weights: quantiser of the kernels, or None to leave them in float. As in `LayerQuantization`, TFMOT's or a class
             of yours will do.
         outputs: quantiser of the outputs, or None.
+        norm: a `NormQuantization` for the normalisations, or None.
 
     Raises:
         ValueError: if `pattern` is not a regular expression.
@@ -73,6 +113,7 @@ class Rule:
     pattern: str
     weights: quantizers.Quantizer | None = None
     outputs: quantizers.Quantizer | None = None
+    norm: NormQuantization | None = None
 
     def __post_init__(self):
         try:
@@ -104,15 +145,15 @@ class Rule:
 
     @property
     def quantization(self):
-        return LayerQuantization(self.weights, self.outputs)
+        return LayerQuantization(self.weights, self.outputs, self.norm)
 
     def get_config(self):
         return {"pattern": self.pattern, **self.quantization.get_config()}
 
     @classmethod
     def from_config(cls, config):
-        quantization = LayerQuantization.from_config({key: config[key] for key in ("weights", "outputs")})
-        return cls(config["pattern"], quantization.weights, quantization.outputs)
+        quantization = LayerQuantization.from_config({key: how for key, how in config.items() if key != "pattern"})
+        return cls(config["pattern"], quantization.weights, quantization.outputs, quantization.norm)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")

@@ -25,12 +25,12 @@ class Quantizer(abc.ABC):
     A subclass is a frozen dataclass: its fields are its configuration.
 
     Raises:
-        ValueError: on construction, if `num_bits` is outside 2 to 8, the range of TensorFlow's fake-quant ops.
+        ValueError: on construction, if `num_bits` is outside 2 to 16, the range of TensorFlow's fake-quant ops.
     """
 
     def __post_init__(self):
-        if not 2 <= self.num_bits <= 8:
-            raise ValueError(f"`num_bits` must be from 2 to 8. Received: num_bits={self.num_bits}")
+        if not 2 <= self.num_bits <= 16:
+            raise ValueError(f"`num_bits` must be from 2 to 16. Received: num_bits={self.num_bits}")
 
     @abc.abstractmethod
     def build(self, tensor_shape, name, layer):
@@ -48,6 +48,10 @@ class Quantizer(abc.ABC):
     @abc.abstractmethod
     def __call__(self, inputs, training, weights):
         """Fake-quantises `inputs`; updates the range variables first if `training`."""
+
+    def used_range(self, low, high):
+        """The range that is rounded to, from the stored one."""
+        return low, high
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -88,11 +92,19 @@ class _RangeQuantizer(Quantizer):
         }
 
     def __call__(self, inputs, training, weights):
-        low, high = weights["min_var"], weights["max_var"]
         if training:
-            seen = self.observed_range(inputs)
-            low.assign(self._next_bound(low, seen[0], ops.minimum))
-            high.assign(self._next_bound(high, seen[1], ops.maximum))
+            self.update_range(inputs, weights)
+        return self.round(inputs, *self.used_range(weights["min_var"], weights["max_var"]))
+
+    def update_range(self, inputs, weights):
+        """Moves the stored range as `inputs` ask for."""
+        low, high = weights["min_var"], weights["max_var"]
+        seen = self.observed_range(inputs)
+        low.assign(self._next_bound(low, seen[0], ops.minimum))
+        high.assign(self._next_bound(high, seen[1], ops.maximum))
+
+    def round(self, inputs, low, high):
+        """`inputs`, rounded to the codes of a range."""
         return fake_quantize(inputs, low, high, self.num_bits, self.narrow_range, self.per_axis)
 
     def observed_range(self, inputs):
@@ -120,7 +132,7 @@ class LastValueQuantizer(_RangeQuantizer):
     """Takes the range of the latest training batch: TFMOT's choice for weights.
 
     Args:
-        num_bits: bits a value, 2 to 8.
+        num_bits: bits a value, 2 to 16; files of integers hold 8 at most.
         per_axis: one range for each index of the last axis, instead of one for the tensor.
         symmetric: centre the range on zero.
         narrow_range: leave out the lowest code, as in [-127, 127].
@@ -160,6 +172,12 @@ class AllValuesQuantizer(_RangeQuantizer):
 
     initial_range = (0.0, 0.0)
 
+    def observed_range(self, inputs):
+        low, high = super().observed_range(inputs)
+        if self.symmetric:  # TFMOT takes the upper end back from the lower one here, which can be an ulp more
+            high = ops.maximum(high, low * self._high_over_low)
+        return low, high
+
     def _next_bound(self, current, seen, outer):
         return outer(outer(current, seen), 0.0)
 
@@ -180,7 +198,7 @@ class LearnedRangeQuantizer(_RangeQuantizer):
     learned with the step is that of Bhalgat et al., "LSQ+" (arXiv 2004.09576).
 
     Args:
-        num_bits: bits a value, 2 to 8.
+        num_bits: bits a value, 2 to 16; files of integers hold 8 at most.
         per_axis: one range for each index of the last axis, instead of one for the tensor.
         symmetric: centre the range on zero; then only the distance of its ends is learned.
         narrow_range: leave out the lowest code.
@@ -214,14 +232,14 @@ class LearnedRangeQuantizer(_RangeQuantizer):
         low_over_high = 1.0 / self._high_over_low
         if self.symmetric:
             high = (high - low) / (1.0 - low_over_high)
-        high = _with_gradient_of(high, ops.maximum(high, LEAST_END))
-        return low_over_high * high if self.symmetric else _with_gradient_of(low, ops.minimum(low, 0.0)), high
+        high = with_gradient_of(high, ops.maximum(high, LEAST_END))
+        return low_over_high * high if self.symmetric else with_gradient_of(low, ops.minimum(low, 0.0)), high
 
     def _scale_gradient(self, end, inputs):
         """`end`, whose gradient is scaled on the way back."""
         sides = ops.shape(inputs)[:-1] if self.per_axis else ops.shape(inputs)
         count = math.prod(ops.cast(side, "float32") for side in sides)
-        return _with_gradient_of(end * ops.rsqrt(count * (2.0 ** (self.num_bits - 1) - 1.0)), end)
+        return with_gradient_of(end * ops.rsqrt(count * (2.0 ** (self.num_bits - 1) - 1.0)), end)
 
     def _pull_of_rounding(self, inputs, outputs, low, high):
         """Zero, with the gradient that the rounding errors of the values inside the range give its width."""
@@ -229,7 +247,7 @@ class LearnedRangeQuantizer(_RangeQuantizer):
         errors = ops.where(is_inside, ops.stop_gradient(outputs - inputs), 0.0)
         width = high - low
         shares = errors / ops.stop_gradient(ops.where(width > 0.0, width, 1.0))
-        return _with_gradient_of(shares * width, ops.zeros_like(inputs))
+        return with_gradient_of(shares * width, ops.zeros_like(inputs))
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -238,7 +256,7 @@ class FixedQuantizer(Quantizer):
     """Keeps one range, known beforehand: for pictures and for the output of a softmax.
 
     Args:
-        num_bits: bits a value, 2 to 8.
+        num_bits: bits a value, 2 to 16; files of integers hold 8 at most.
         init_min: lower end of the range, at most 0.
         init_max: upper end of the range, at least 0.
         narrow_range: leave out the lowest code.
@@ -281,7 +299,7 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
         inputs: float tensor.
         low: lower end of the range, at most 0: a scalar, or one value for each index of the last axis.
         high: upper end of the range, at least 0, of the same shape.
-        num_bits: bits a value, 2 to 8.
+        num_bits: bits a value, 2 to 16; files of integers hold 8 at most.
         narrow_range: leave out the lowest code.
         per_axis: whether `low` and `high` hold one value for each index of the last axis.
         is_constant_range: round as TensorFlow's `fake_quant_with_min_max_args` does, which differs from the above by
@@ -331,7 +349,7 @@ def _round_portably(inputs, low, high, num_bits, narrow_range, is_constant_range
     return straight_through(inputs, low, high)
 
 
-def _with_gradient_of(source, value):
+def with_gradient_of(source, value):
     """`value`, to the bit, which passes its gradient on to `source`, of the same shape."""
     return ops.stop_gradient(value) + (source - ops.stop_gradient(source))
 
