@@ -23,13 +23,13 @@ from keras_mnv4.files import atomic_file
 POLICIES = {"w8a8": 1, "w4a8": 2, "w4a4": 4}  # name: epochs of quantisation-aware training
 
 
-def float_model(pictures, seed, arguments, path):
+def float_model(pictures, seed, arguments, path, build=MobileNetV4ConvSmall):
     """The float network of a seed, trained unless `path` has it."""
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(seed)
     shape = (arguments.size, arguments.size, 3)
-    model = MobileNetV4ConvSmall(weights=None, input_shape=shape, classes=len(pictures.class_names))
+    model = build(weights=None, input_shape=shape, classes=len(pictures.class_names))
     training.train(model, pictures, arguments.epochs, arguments.learning_rate, verbose=2)
     model.save(path)
     return model
@@ -64,7 +64,7 @@ def main():
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("accuracy"))
     arguments = parser.parse_args()

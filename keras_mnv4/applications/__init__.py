@@ -5,6 +5,7 @@ from keras_mnv4.applications.block_spec import UIB
 from keras_mnv4.applications.block_spec import BlockSpec
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
+from keras_mnv4.applications.block_spec import Separable
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.checkpoints import Checkpoint
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite0
@@ -22,6 +23,11 @@ from keras_mnv4.applications.mobilenet_v4 import MobileNetV4HybridMedium
 from keras_mnv4.applications.network import Architecture
 from keras_mnv4.applications.network import Definition
 from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.pikelpn import PikeLPN
+from keras_mnv4.applications.pikelpn import PikeLPN1x
+from keras_mnv4.applications.pikelpn import PikeLPN2x
+from keras_mnv4.applications.pikelpn import PikeLPN3x
+from keras_mnv4.applications.pikelpn import PikeLPN6x
 from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.applications.pyramid import feature_pyramid
 
@@ -47,7 +53,13 @@ __all__ = [
     "MobileNetV4ConvSmall",
     "MobileNetV4HybridLarge",
     "MobileNetV4HybridMedium",
+    "PikeLPN",
+    "PikeLPN1x",
+    "PikeLPN2x",
+    "PikeLPN3x",
+    "PikeLPN6x",
     "Preprocessing",
+    "Separable",
     "build_network",
     "feature_pyramid",
 ]

@@ -1,4 +1,4 @@
-"""`BlockSpec`: one row of an architecture table. Its kinds are `Conv`, `FusedIB`, `UIB` and `MQA`."""
+"""`BlockSpec`: one row of an architecture table. Its kinds are `Conv`, `Separable`, `FusedIB`, `UIB` and `MQA`."""
 
 import dataclasses
 
@@ -81,6 +81,28 @@ class Conv(BlockSpec):
 
     def make_layer(self, style, name, drop_path_rate=0.0):
         return layers.ConvNormAct(
+            self.filters,
+            self.kernel,
+            self.stride,
+            name=name,
+            activation=style.activation,
+            anti_aliasing=style.anti_aliasing,
+            **style.common,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Separable(BlockSpec):
+    """A depthwise convolution and a 1x1 convolution, each with normalisation and activation: MobileNetV1's block."""
+
+    _: dataclasses.KW_ONLY
+    kernel: int = 3
+    stride: int = 1
+
+    KERNELS = ("kernel",)
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.DepthwiseSeparable(
             self.filters,
             self.kernel,
             self.stride,

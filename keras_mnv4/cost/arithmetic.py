@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from keras_mnv4.cost.formats import INT8
+from keras_mnv4.cost.formats import POWER_OF_TWO
 from keras_mnv4.cost.formats import Format
 from keras_mnv4.cost.operations import LayerCost
 from keras_mnv4.cost.operations import Operation
@@ -192,8 +193,19 @@ class Row:
         self.do("add", "bias", value.size, value.format, value.format)
         return value
 
-    def normalize(self, value, has_bias=False):
-        """A factor and a sum for each channel of what a convolution gives, which `has_bias` if it has added one."""
+    def normalize(self, value, has_bias=False, how=None):
+        """A factor and a sum for each channel of what a convolution gives.
+
+        Args:
+            value: the `Value` that is read.
+            has_bias: whether the convolution has added a bias.
+            how: the `keras_mnv4.qat.NormQuantization` of the normalisation, or None.
+        """
+        if how is not None:
+            factors = POWER_OF_TWO if how.power_of_two else Format("int", how.scale_bits)
+            self.do("multiply", "norm", value.size, factors, value.format)
+            self.do("add", "norm", value.size, value.format, Format("int", how.offset_bits))
+            return value
         if self.arithmetic.norms == "folded":
             return value if has_bias else self.add_bias(value)
         value = self.to_float(value)
@@ -294,8 +306,13 @@ class Row:
             self.do("multiply", "pooling", size, total, total)
         return Value(tuple(shape), total, is_sum=not total.is_float)
 
-    def rescale(self, value):
-        """Sums of integer products, with the scale of the result."""
+    def rescale(self, value, scale=None):
+        """Sums of integer products, with the scale of the result, whose own format is `scale` if that is quantised."""
+        if scale is not None:
+            if scale.kind != "po2":
+                self.do("multiply", "rescaling", value.size, self.sum_format, scale)
+            self.do("shift", "rescaling", value.size, self.sum_format)
+            return Value(value.shape, self.sum_format, is_sum=True)
         if self.arithmetic.rescaling == "float":
             return self.to_float(value)
         if self.arithmetic.rescaling == "fixed":
@@ -310,14 +327,17 @@ class Row:
         self.do("multiply", "rescaling", value.size, self.float_format, self.float_format)
         return Value(value.shape, self.float_format)
 
-    def quantize(self, value, format):
-        """Rounds to the codes of `format`: nothing at all for pictures, whose bytes they are, and tables' results."""
+    def quantize(self, value, format, scale=None):
+        """Rounds to the codes of `format`, with a scale whose own format is `scale`.
+
+        That is for nothing with pictures, whose bytes are the codes, and with what tables give.
+        """
         if value.takes_grid or value.is_picture:
             return dataclasses.replace(value, format=format, is_sum=False, takes_grid=False, is_picture=False)
         if value.format.is_float:
             self.do("multiply", "rounding", value.size, value.format, value.format)
         else:
-            value = self.rescale(value)
+            value = self.rescale(value, scale)
         for _ in range(2):  # saturation, below and above
             self.do("compare", "rounding", value.size, value.format, value.format)
         return Value(value.shape, format)

@@ -7,9 +7,12 @@ import keras
 from keras_mnv4.cost.arithmetic import CLAMPS
 from keras_mnv4.cost.arithmetic import Value
 from keras_mnv4.cost.formats import INT8
+from keras_mnv4.cost.formats import Format
 from keras_mnv4.cost.formats import format_of
+from keras_mnv4.cost.formats import scale_format_of
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers import DepthwiseSeparable
 from keras_mnv4.layers import FusedInvertedBottleneck
 from keras_mnv4.layers import LayerScale
 from keras_mnv4.layers import MobileMQA
@@ -90,7 +93,7 @@ def count_part(row, name, kind, counter, *values):
 
 @register_counter(FakeQuantize, in_place=True)
 def count_fake_quantize(layer, row, value):
-    return row.quantize(value, format_of(layer.quantizer, None))
+    return quantize(row, value, layer.quantizer)
 
 
 @register_counter(StochasticDepth, in_place=True)
@@ -126,11 +129,11 @@ def count_conv(row, value, conv):
     kernel = format_of(how.weights, row.float_format)
     row.store("kernel", terms * filters, kernel)
     value = row.convolve(value, _smaller(value.shape, conv.channel_axis, conv.conv_strides, filters), terms, kernel)
-    _store_biases(row, value, filters, conv)
+    _store_biases(row, value, filters, conv, how.norm)
     if conv.use_bias:
         value = row.add_bias(value)
     if conv.use_norm:
-        value = row.normalize(value, has_bias=conv.use_bias)
+        value = row.normalize(value, conv.use_bias, how.norm)
     if conv.layer_scale is not None:
         value = row.scale(value)
     is_clamp = getattr(conv.activation, "__name__", conv.activation) in CLAMPS
@@ -144,13 +147,16 @@ def count_conv(row, value, conv):
 
 def quantize(row, value, quantizer):
     """Counts the rounding by a quantiser of `keras_mnv4.qat`, or None."""
-    return value if quantizer is None else row.quantize(value, format_of(quantizer, None))
+    return value if quantizer is None else row.quantize(value, format_of(quantizer, None), scale_format_of(quantizer))
 
 
-def _store_biases(row, value, channels, conv):
+def _store_biases(row, value, channels, conv, norm):
     """What is stored beside the kernel: one bias a channel, if everything folds into it."""
     parameters = channels * (conv.use_bias + 2 * conv.use_norm + (conv.layer_scale is not None))
-    if row.arithmetic.norms == "folded":
+    if norm is not None and conv.use_norm:
+        row.store("bias", channels, Format("int", norm.scale_bits), parameters)
+        row.store("bias", channels, Format("int", norm.offset_bits), 0)
+    elif row.arithmetic.norms == "folded":
         row.store("bias", channels if conv.use_bias or conv.use_norm else 0, value.format, parameters)
     else:
         row.store("bias", channels if conv.use_bias else 0, value.format, 0)
@@ -183,7 +189,7 @@ def _sides(channel_axis):
     return (2, 3) if channel_axis == 1 else (1, 2)
 
 
-@register_counter(UniversalInvertedBottleneck, FusedInvertedBottleneck, MobileMQA)
+@register_counter(UniversalInvertedBottleneck, FusedInvertedBottleneck, DepthwiseSeparable, MobileMQA)
 def count_chain(block, row, value):
     """Counts the layers of a `ResidualChain`, and the sum with its input."""
     result = value

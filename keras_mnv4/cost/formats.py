@@ -3,6 +3,9 @@
 import dataclasses
 import re
 
+from keras_mnv4.qat import DoubleQuantizer
+from keras_mnv4.qat import PowerOfTwoQuantizer
+
 KINDS = ("int", "float", "bfloat", "po2")
 
 
@@ -52,6 +55,7 @@ class Format:
 
 
 INT8 = Format("int", 8)
+POWER_OF_TWO = Format("po2", 8)  # as a scale: only its exponent is needed
 FLOAT32 = Format("float", 32)
 
 
@@ -59,4 +63,11 @@ def format_of(quantizer, otherwise):
     """The format that a `keras_mnv4.qat` quantiser rounds to; `otherwise` if it is None."""
     if quantizer is None:
         return otherwise
-    return getattr(quantizer, "format", None) or Format("int", quantizer.num_bits)
+    return Format("po2" if isinstance(quantizer, PowerOfTwoQuantizer) else "int", quantizer.num_bits)
+
+
+def scale_format_of(quantizer):
+    """The format of the scales of a `keras_mnv4.qat` quantiser, or None for those that are not quantised."""
+    if not isinstance(quantizer, DoubleQuantizer):
+        return None
+    return POWER_OF_TWO if quantizer.scale_bits is None else Format("int", quantizer.scale_bits)

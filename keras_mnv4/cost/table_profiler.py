@@ -9,6 +9,7 @@ from keras_mnv4.applications.block_spec import MQA
 from keras_mnv4.applications.block_spec import UIB
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
+from keras_mnv4.applications.block_spec import Separable
 from keras_mnv4.cost.arithmetic import Arithmetic
 from keras_mnv4.cost.arithmetic import Row
 from keras_mnv4.cost.arithmetic import Value
@@ -24,6 +25,7 @@ from keras_mnv4.cost.profile import Profile
 from keras_mnv4.layers.inverted_bottleneck import bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import fused_bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import round_channels
+from keras_mnv4.layers.inverted_bottleneck import separable_convolutions
 from keras_mnv4.qat.policies import get_policy
 
 
@@ -140,11 +142,15 @@ class TableProfiler:
         row.reads(value)
         return row.writes(count_conv(row, value, conv))
 
+    def _separable(self, row, block, value, activation, layer_scale, anti_aliasing):
+        convolutions = separable_convolutions(block.filters, block.kernel, block.stride, activation=activation)
+        return self._chain(row, value, convolutions, anti_aliasing)
+
     def _fused(self, row, block, value, activation, layer_scale, anti_aliasing):
         convolutions = fused_bottleneck_convolutions(
             value.shape[-1], block.filters, block.expand, block.kernel, block.stride, activation=activation
         )
-        return self._chain(row, block, value, convolutions, anti_aliasing)
+        return self._sum(row, block, value, self._chain(row, value, convolutions, anti_aliasing))
 
     def _uib(self, row, block, value, activation, layer_scale, anti_aliasing):
         kernels = block.start, block.middle
@@ -152,14 +158,13 @@ class TableProfiler:
         convolutions = bottleneck_convolutions(
             value.shape[-1], block.filters, block.expand, *kernels, block.stride, **how
         )
-        return self._chain(row, block, value, convolutions, anti_aliasing)
+        return self._sum(row, block, value, self._chain(row, value, convolutions, anti_aliasing))
 
-    def _chain(self, row, block, value, convolutions, anti_aliasing):
-        result = value
+    def _chain(self, row, value, convolutions, anti_aliasing):
         for name, how in convolutions.items():
             conv = ConvSpec(**how, anti_aliasing=anti_aliasing, quantization=self._quantization(f"{row.path}/{name}"))
-            result = self._part(row, name, conv, result)
-        return self._sum(row, block, value, result)
+            value = self._part(row, name, conv, value)
+        return value
 
     def _attention(self, row, block, value, activation, layer_scale, anti_aliasing):
         norm = self._quantization(f"{row.path}/norm")
@@ -222,6 +227,7 @@ class TableProfiler:
 
 _BLOCKS = {
     Conv: TableProfiler._conv,
+    Separable: TableProfiler._separable,
     FusedIB: TableProfiler._fused,
     UIB: TableProfiler._uib,
     MQA: TableProfiler._attention,

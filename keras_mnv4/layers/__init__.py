@@ -4,6 +4,7 @@ from keras_mnv4.layers.attention import MobileMQA
 from keras_mnv4.layers.attention import SpatialAttention
 from keras_mnv4.layers.classifier import Classifier
 from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.layers.inverted_bottleneck import DepthwiseSeparable
 from keras_mnv4.layers.inverted_bottleneck import FusedInvertedBottleneck
 from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
 from keras_mnv4.layers.layer_scale import LayerScale
@@ -13,6 +14,7 @@ from keras_mnv4.layers.stochastic_depth import StochasticDepth
 __all__ = [
     "Classifier",
     "ConvNormAct",
+    "DepthwiseSeparable",
     "FusedInvertedBottleneck",
     "LayerScale",
     "MobileMQA",

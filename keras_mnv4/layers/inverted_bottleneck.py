@@ -1,4 +1,4 @@
-"""The universal inverted bottleneck of MobileNetV4, and its fused sibling."""
+"""The universal inverted bottleneck of MobileNetV4, its fused sibling, and the separable convolution of MobileNetV1."""
 
 import keras
 
@@ -134,6 +134,47 @@ class FusedInvertedBottleneck(ResidualChain):
 
     def get_config(self):
         return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class DepthwiseSeparable(ResidualChain):
+    """A depthwise convolution and a 1x1 convolution, each with normalisation and activation: MobileNetV1's block.
+
+    Source: Howard et al., "MobileNets" (arXiv 1704.04861), section 3.1.
+
+    Args:
+        filters: output channels.
+        kernel_size: kernel size of the depthwise convolution.
+        strides: its step in both directions.
+        activation: name or function.
+        **kwargs: as for `UniversalInvertedBottleneck`, but for `drop_path_rate`: there is no branch to leave out.
+
+    Input and output shapes: as for `UniversalInvertedBottleneck`.
+
+    Example:
+
+    >>> DepthwiseSeparable(64)(np.zeros((1, 112, 112, 32))).shape
+    (1, 112, 112, 64)
+    """
+
+    is_residual = False
+
+    def __init__(self, filters, kernel_size=3, strides=1, *, activation="relu", **kwargs):
+        super().__init__(filters, strides, activation=activation, **kwargs)
+        self.kernel_size = kernel_size
+
+    def make_chain(self, in_channels):
+        convolutions = separable_convolutions(self.filters, self.kernel_size, self.strides, activation=self.activation)
+        return [ConvNormAct(**how, **self.conv_arguments(part)) for part, how in convolutions.items()]
+
+    def get_config(self):
+        return {**super().get_config(), "kernel_size": self.kernel_size}
+
+
+def separable_convolutions(filters, kernel_size, strides=1, *, activation=None):
+    """The convolutions of a `DepthwiseSeparable`, as `bottleneck_convolutions` gives them."""
+    depthwise = {"kernel_size": kernel_size, "strides": strides, "depthwise": True, "activation": activation}
+    return {"depthwise": depthwise, "pointwise": {"filters": filters, "activation": activation}}
 
 
 def bottleneck_convolutions(

@@ -19,9 +19,9 @@ class QuantNorm(keras.layers.BatchNormalization):
     whose gradient passes straight through; the moving averages are kept as they are. Weights are those of
     `keras.layers.BatchNormalization`, by name and order, and its files load.
 
-    Source: QuantNorm of PikeLPN (arXiv 2404.00103). A reconstruction: the text was not to be had. The form is that of
-    the `inverse_quantizer` of QKeras's batch normalisation, by some of the same authors; assumptions are the arguments
-    of `NormQuantization`.
+    Source: QuantNorm of PikeLPN (arXiv 2404.00103). A reconstruction: the text could not be obtained. The form is that
+    of the `inverse_quantizer` of QKeras's batch normalisation, by some of the same authors; assumptions are the
+    arguments of `NormQuantization`.
 
     Args:
         how: a `keras_mnv4.qat.NormQuantization`; None for 8 bits each.

@@ -27,6 +27,7 @@ class ResidualChain(QuantizableLayer):
     """
 
     ADD = "add"  # the part that stands for the residual sum
+    is_residual = True  # whether there is a sum at all
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class ResidualChain(QuantizableLayer):
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
-        self.has_shortcut = self.strides == 1 and channels == self.filters
+        self.has_shortcut = self.is_residual and self.strides == 1 and channels == self.filters
         self.chain = self.make_chain(channels)
         shape = input_shape
         for layer in self.chain:

@@ -23,7 +23,7 @@ def pikelpn_policy(
     Weights of depthwise and of pointwise convolutions are spread differently, and get quantisers of their own. Scales
     are quantised, and so are normalisations. The stem and the classifier have 8 bits.
 
-    Source: PikeLPN (arXiv 2404.00103). A reconstruction: the text was not to be had. Assumed are which quantiser is
+    Source: PikeLPN (arXiv 2404.00103). A reconstruction: the text could not be obtained. Assumed are which quantiser is
     whose, all bits, and that stem and classifier are spared; each is an argument but the last.
 
     Args:

@@ -24,8 +24,8 @@ from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 class NormQuantization:
     """How the scale and the offset of a batch normalisation are quantised (`keras_mnv4.layers.QuantNorm`).
 
-    Source: QuantNorm of PikeLPN (arXiv 2404.00103), a reconstruction, for the text was not to be had. Assumed are the
-    bits, and one power of two as the step of all channels' codes.
+    Source: QuantNorm of PikeLPN (arXiv 2404.00103), a reconstruction, for the text could not be obtained. Assumed are
+    the bits, and one power of two as the step of all channels' codes.
 
     Args:
         scale_bits: bits of the scale `gamma / sqrt(variance + epsilon)`.

@@ -36,8 +36,9 @@ class PowerOfTwoQuantizer(LastValueQuantizer):
 
     With `top_exponent=2**(num_bits - 2) - 1` and `has_zero=False` it rounds as QKeras's `quantized_po2(num_bits)`.
 
-    Source: PikeLPN (arXiv 2404.00103) quantises pointwise kernels so in this reconstruction, whose text was not to be
-    had; assumed are that the exponents follow the largest value, and the code for zero.
+    Source: Distribution-Heterogeneous Quantization of PikeLPN (arXiv 2404.00103), a reconstruction, for the text could
+    not be obtained. Assumed are that pointwise kernels are quantised so, that the exponents follow the largest value,
+    and the code for zero.
 
     Args:
         num_bits: bits a value, 2 to 8.
@@ -95,7 +96,7 @@ class PowerOfTwoQuantizer(LastValueQuantizer):
 class DoubleQuantizer(Quantizer):
     """Another quantiser, whose scales are themselves rounded: to change the scale of a sum costs less then.
 
-    Source: Double Quantization of PikeLPN (arXiv 2404.00103), a reconstruction, for the text was not to be had.
+    Source: Double Quantization of PikeLPN (arXiv 2404.00103), a reconstruction, for the text could not be obtained.
     Assumed are both forms below, and the default of 8 bits.
 
     Args:

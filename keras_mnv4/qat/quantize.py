@@ -160,9 +160,9 @@ class _Quantization:
         return twin
 
     def warn_of_unused_rules(self):
-        """Warns of the user's own rules that decided nothing; those of named policies are for any network."""
-        known = [rule for policy in POLICIES.values() for rule in policy.rules]
-        unused = [rule for rule in self.policy.unused_rules(self.paths) if rule not in known]
+        """Warns of the user's own rules that decided nothing; patterns of named policies are for any network."""
+        known = {rule.pattern for policy in POLICIES.values() for rule in policy.rules}
+        unused = [rule for rule in self.policy.unused_rules(self.paths) if rule.pattern not in known]
         for rule in unused:
             warnings.warn(
                 f"Rule({rule.pattern!r}) of policy `{self.policy.name}` decides about no layer: it matches none, or "

@@ -1,0 +1,101 @@
+"""PikeLPN: MobileNetV1 in few bits, its norms and scales as well.
+
+Source: PikeLPN (arXiv 2404.00103). A reconstruction: its text could not be obtained. That its geometry is that of
+MobileNetV1, and which width and which bits of activations each variant has, is what a third party (the energy models of
+TNet) says of it. Stem, head, activation function and recipe are unknown, and here those of MobileNetV1 (arXiv
+1704.04861, table 1).
+"""
+
+import inspect
+
+from keras_mnv4.applications.block_spec import Conv
+from keras_mnv4.applications.block_spec import Separable
+from keras_mnv4.applications.imagenet import decode_predictions
+from keras_mnv4.applications.network import Architecture
+from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.preprocessing import preprocess_input
+from keras_mnv4.qat import get_policy
+from keras_mnv4.qat import pikelpn_policy
+from keras_mnv4.qat import quantize_model
+
+# fmt: off
+MOBILENET_V1 = (
+    Conv(32, kernel=3, stride=2),
+    Separable(64),
+    Separable(128, stride=2),
+    Separable(128),
+    Separable(256, stride=2),
+    Separable(256),
+    Separable(512, stride=2),
+    Separable(512),
+    Separable(512),
+    Separable(512),
+    Separable(512),
+    Separable(512),
+    Separable(1024, stride=2),
+    Separable(1024),
+)
+# fmt: on
+
+ARCHITECTURES = {"PikeLPN": Architecture("pikelpn", MOBILENET_V1, 224, head_filters=None)}
+VARIANTS = {"PikeLPN1x": (1.0, 8), "PikeLPN2x": (1.0, 16), "PikeLPN3x": (1.5, 16), "PikeLPN6x": (2.0, 16)}
+
+
+def PikeLPN(width=1.0, activation_bits=8, policy=None, **kwargs):
+    """A network of the PikeLPN family, ready for quantisation-aware training.
+
+    It is `keras_mnv4.qat.quantize_model` of a float network. Train it from scratch as it is, with ranges of activations
+    that start at [-6, 6]; or, where the weights were trained, calibrate it first.
+
+    Args:
+        width: width multiplier.
+        activation_bits: bits of feature maps, 2 to 16. Integer files hold 8 at most.
+        policy: another policy than `keras_mnv4.qat.pikelpn_policy(activation_bits)`, or the name of one; `"float"` for
+            the float network.
+        **kwargs: those of `keras_mnv4.applications.build_network`, `alpha` excepted. `weights` are those of the float
+            network.
+
+    Returns:
+        A Functional `keras.Model`.
+
+    Example:
+
+    >>> model = PikeLPN(0.5, classes=10, input_shape=(32, 32, 3))
+    """
+    model = build_network(ARCHITECTURES["PikeLPN"], alpha=width, **kwargs)
+    if policy == "float":
+        return model
+    return quantize_model(model, pikelpn_policy(activation_bits) if policy is None else get_policy(policy))
+
+
+def _constructor(name):
+    width, activation_bits = VARIANTS[name]
+    _, *parameters = inspect.signature(build_network).parameters.values()
+    defaults = {"name": name.lower()}
+    parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
+    signature = inspect.Signature([each for each in parameters if each.name != "alpha"])
+
+    def construct(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return PikeLPN(width, activation_bits, **bound.arguments)
+
+    construct.__name__ = construct.__qualname__ = name
+    construct.__signature__ = signature
+    construct.__doc__ = f"""`PikeLPN({width}, {activation_bits})`, which PikeLPN (arXiv 2404.00103) calls {name[7:]}.
+
+    The arguments are those of `keras_mnv4.applications.build_network` but for the architecture and `alpha`.
+
+    Example:
+
+    >>> model = {name}(classes=10, input_shape=(64, 64, 3))
+    """
+    return construct
+
+
+PikeLPN1x = _constructor("PikeLPN1x")
+PikeLPN2x = _constructor("PikeLPN2x")
+PikeLPN3x = _constructor("PikeLPN3x")
+PikeLPN6x = _constructor("PikeLPN6x")
+
+__all__ = ["PikeLPN", *VARIANTS, "decode_predictions", "preprocess_input"]
