@@ -14,11 +14,12 @@ from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import Separable
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 
 pytestmark = pytest.mark.once
-POLICIES = (None, "w8a8", "w4a4_first_last_8")
+POLICIES = (None, "w8a8", "w4a4_first_last_8", "pikelpn")
 
 filters = strategies.integers(1, 5).map(lambda number: 8 * number)
 kernels = strategies.sampled_from([0, 3, 5])
@@ -36,6 +37,7 @@ def uibs(draw):
 rows = strategies.one_of(
     uibs(),
     strategies.builds(Conv, filters, kernel=strategies.sampled_from([1, 3]), stride=strides),
+    strategies.builds(Separable, filters, stride=strides),
     strategies.builds(FusedIB, filters, kernel=strategies.just(3), expand=strategies.just(2), stride=strides),
     strategies.builds(MQA, filters, heads=strides, key_dim=strategies.just(8), kv_stride=strides),
 )
