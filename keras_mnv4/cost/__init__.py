@@ -9,7 +9,6 @@ from keras_mnv4.cost.latency import FileLatency
 from keras_mnv4.cost.latency import Latency
 from keras_mnv4.cost.latency import measure_latency
 from keras_mnv4.cost.latency import measure_operators
-from keras_mnv4.cost.operations import ROLES
 from keras_mnv4.cost.pareto import dominated_area
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.prices import ENERGIES
@@ -17,6 +16,7 @@ from keras_mnv4.cost.prices import PRICES
 from keras_mnv4.cost.prices import PriceTable
 from keras_mnv4.cost.profile import Profile
 from keras_mnv4.cost.profile import profile
+from keras_mnv4.cost.records import ROLES
 from keras_mnv4.cost.roofline import TARGETS
 from keras_mnv4.cost.roofline import Roofline
 from keras_mnv4.cost.roofline import fit_ridge_point

@@ -6,9 +6,10 @@ import math
 from keras_mnv4.cost.formats import INT8
 from keras_mnv4.cost.formats import POWER_OF_TWO
 from keras_mnv4.cost.formats import Format
-from keras_mnv4.cost.operations import LayerCost
-from keras_mnv4.cost.operations import Operation
-from keras_mnv4.cost.operations import Weights
+from keras_mnv4.cost.records import LayerCost
+from keras_mnv4.cost.records import Operation
+from keras_mnv4.cost.records import Weights
+from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 
 # What an activation takes for each number, in float. Of integers, all but relu and relu6 are read from a table.
 ACTIVATIONS = {
@@ -23,7 +24,7 @@ ACTIVATIONS = {
     "elu": ("compare", "lookup"),
     **dict.fromkeys(("exponential", "gelu", "mish", "selu", "softplus", "softsign", "tanh"), ("lookup",)),
 }
-CLAMPS = ("linear", "relu", "relu6")
+CLAMPS = tuple(activation.__name__ for activation in FUSED_ACTIVATIONS)
 
 
 @dataclasses.dataclass(frozen=True)

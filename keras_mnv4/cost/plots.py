@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from keras_mnv4.cost.operations import MAC_ROLES
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.profile import Profile
 from keras_mnv4.cost.profile import profile
+from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.roofline import SWEEP
 from keras_mnv4.cost.roofline import sweep
 
@@ -121,6 +121,37 @@ def plot_roofline(models, names=None, ridge_points=SWEEP, axes=None):
 
 def _axis(prices):
     return f"ACEv2 ({getattr(prices, 'name', prices)})"
+
+
+def plot_universal(models, qualities, names=None, ridge_points=SWEEP, axes=None):
+    """A row of marks for each network: the ridge points at which it is Pareto-optimal in time and quality.
+
+    Args:
+        models: Keras models or `Profile` objects.
+        qualities: a number for each, such as its top-1; more is better.
+        names: a text for each; None for the models' own names.
+        ridge_points: numbers, in MACs a byte.
+        axes: matplotlib axes to draw on; None for new ones.
+
+    Returns:
+        The axes.
+    """
+    profiles = [_profile(model) for model in models]
+    names = names or [each.name for each in profiles]
+    axes = axes or _new_axes(height=1.5 + 0.4 * len(profiles))
+    times = sweep(profiles, ridge_points)
+    for place, name in enumerate(names):
+        on_front = [
+            point
+            for point, column in zip(ridge_points, times.T, strict=True)
+            if place in pareto_front(list(zip(column, qualities, strict=True)))
+        ]
+        label = f"{name} ({len(on_front) / len(ridge_points):.0%})"
+        axes.plot(on_front, [label] * len(on_front), marker="s", linestyle="")
+    axes.set(xlabel="ridge points at which it is Pareto-optimal, MACs a byte")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-0.2)
+    return axes
 
 
 def _profile(model):

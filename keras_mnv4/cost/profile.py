@@ -18,12 +18,12 @@ from keras_mnv4.cost.arithmetic import Value
 from keras_mnv4.cost.counters import count
 from keras_mnv4.cost.counters import has_counter
 from keras_mnv4.cost.formats import Format
-from keras_mnv4.cost.operations import MAC_ROLES
-from keras_mnv4.cost.operations import ROLES
-from keras_mnv4.cost.operations import LayerCost
 from keras_mnv4.cost.prices import ENERGIES
 from keras_mnv4.cost.prices import PRICES
 from keras_mnv4.cost.prices import find_prices
+from keras_mnv4.cost.records import MAC_ROLES
+from keras_mnv4.cost.records import ROLES
+from keras_mnv4.cost.records import LayerCost
 from keras_mnv4.files import atomic_file
 from keras_mnv4.qat.fusion import fusions
 

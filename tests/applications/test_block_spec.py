@@ -54,5 +54,5 @@ def test_rows_that_describe_no_block_are_refused(kind, arguments):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="'Conv', 'FusedIB', 'MQA', 'UIB'"):
+    with pytest.raises(ValueError, match="'Conv', 'FusedIB', 'MQA', 'Separable', 'UIB'"):
         BlockSpec.from_dict({"kind": "Dense", "filters": 8})

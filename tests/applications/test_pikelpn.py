@@ -48,7 +48,11 @@ def test_outputs_of_the_float_network_are_mobilenets():
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("constructor", "macs", "bits"),
-    [(PikeLPN2x, 568.7e6, 16), (PikeLPN3x, 1257.7e6, 16), (PikeLPN6x, 2216.5e6, 16)],
+    [
+        pytest.param(PikeLPN2x, 568.7e6, 16, marks=pytest.mark.slow),
+        (PikeLPN3x, 1257.7e6, 16),
+        pytest.param(PikeLPN6x, 2216.5e6, 16, marks=pytest.mark.slow),
+    ],
 )
 def test_the_family(constructor, macs, bits):
     model = constructor()
@@ -59,13 +63,18 @@ def test_the_family(constructor, macs, bits):
     assert model.name == constructor.__name__.lower()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_it_trains_from_scratch(dtype, monkeypatch):
-    """The first blocks of the family, in either precision."""
+@pytest.fixture
+def first_blocks(monkeypatch):
+    """Makes `PikeLPN` a network of three blocks, which compiles in seconds."""
     first = Architecture(
         "first", (Conv(8, kernel=3, stride=2), Separable(16), Separable(32, stride=2)), head_filters=None
     )
     monkeypatch.setitem(ARCHITECTURES, "PikeLPN", first)
+
+
+@pytest.mark.usefixtures("first_blocks")
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_it_trains_from_scratch(dtype):
     labels = np.random.default_rng(1).integers(0, 3, 32)
     keras.config.set_dtype_policy(dtype)
     try:
@@ -80,10 +89,11 @@ def test_it_trains_from_scratch(dtype, monkeypatch):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("first_blocks")
 @pytest.mark.parametrize("target", ["edgetpu", "cpu"])
 def test_it_becomes_an_integer_file(target, tmp_path, real_photos):
     photos = real_photos(16, 32).astype("float32")
-    model = randomize_statistics(PikeLPN(0.25, classes=10, input_shape=(32, 32, 3)))
+    model = randomize_statistics(PikeLPN(classes=10, input_shape=(32, 32, 3)))
     qat.calibrate(model, photos)
     report = export.to_litert(model, tmp_path / "model.tflite", target, samples=photos)
     assert all(part.within_one_step > 0.999 for part in report.parts)
@@ -117,10 +127,21 @@ def _kernels(path, kernels_of):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("first_blocks")
 def test_more_powers_than_8_bits_hold_are_named(tmp_path):
     policy = qat.pikelpn_policy(pointwise=qat.PowerOfTwoQuantizer(4, has_zero=False))
-    model = PikeLPN(0.25, classes=3, input_shape=(32, 32, 3), policy=policy)
+    model = PikeLPN(classes=3, input_shape=(32, 32, 3), policy=policy)
     qat.calibrate(model, PICTURES)
     with pytest.raises(export.ExportError, match=r"block_1.*has_zero"):
         export.to_litert(model, tmp_path / "model.tflite", "edgetpu")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_the_whole_network_becomes_an_edge_tpu_file(tmp_path, real_photos):
+    photos = real_photos(16, 64).astype("float32")
+    model = randomize_statistics(PikeLPN1x(classes=10, input_shape=(64, 64, 3)))
+    qat.calibrate(model, photos)
+    report = export.to_litert(model, tmp_path / "model.tflite", "edgetpu", samples=photos)
+    assert all(part.within_one_step > 0.999 for part in report.parts)

@@ -33,6 +33,13 @@ def test_rooflines_are_relative_to_the_fastest():
     np.testing.assert_array_equal(lines.min(0), 1)
 
 
+def test_marks_stand_where_a_network_is_on_the_front():
+    small, large = tiny_network(), tiny_network(input_shape=(64, 64, 3))
+    axes = plots.plot_universal([small, large], [0.9, 0.5], ["small", "large"], ridge_points=(0, 10, 100))
+    assert [len(line.get_xdata()) for line in axes.lines] == [3, 0]
+    assert cost.universally_pareto([small, large], [0.9, 0.5], (0, 10, 100)) == [1.0, 0.0]
+
+
 def test_sets_of_points_share_axes():
     axes = plots.plot_pareto([(1, 0.5), (2, 0.4), (4, 0.9)], ["a", "b", "c"], label="float")
     assert plots.plot_pareto([(0.5, 0.5)], label="8 bits", axes=axes) is axes

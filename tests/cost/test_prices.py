@@ -6,9 +6,9 @@ from hypothesis import strategies
 
 from keras_mnv4 import cost
 from keras_mnv4.cost.formats import Format
-from keras_mnv4.cost.operations import Operation
 from keras_mnv4.cost.prices import ENERGIES
 from keras_mnv4.cost.prices import PRICES
+from keras_mnv4.cost.records import Operation
 
 pytestmark = pytest.mark.once
 

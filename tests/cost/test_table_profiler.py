@@ -52,7 +52,7 @@ architectures = strategies.builds(
 )
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(architecture=architectures, policy=strategies.sampled_from(POLICIES))
 def test_any_table_costs_what_its_model_does(architecture, policy):
     model = build_network(architecture, classes=7, input_shape=(48, 40, 3))
@@ -61,9 +61,43 @@ def test_any_table_costs_what_its_model_does(architecture, policy):
     assert cost.TableProfiler((48, 40, 3), 7, policy).profile(architecture).layers == cost.profile(model).layers
 
 
+def uniform(weight_bits, activation_bits):
+    weights = qat.LastValueQuantizer(weight_bits, per_axis=True, symmetric=True, narrow_range=True)
+    return qat.Policy((qat.Rule(".*", weights, qat.MovingAverageQuantizer(activation_bits)),))
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(architecture=architectures, bits=strategies.tuples(*[strategies.integers(2, 16)] * 4))
+def test_more_bits_never_cost_less(architecture, bits):
+    few, many = (
+        cost.TableProfiler((48, 40, 3), 7, uniform(*each), include_preprocessing=False).profile(architecture)
+        for each in ([min(pair) for pair in (bits[:2], bits[2:])], [max(pair) for pair in (bits[:2], bits[2:])])
+    )
+    for figure in ("ace", "ace_v2", "bops", "energy", "aqt_cost"):
+        assert getattr(few, figure)() <= getattr(many, figure)()
+    for kind in ("linear", "quadratic", "memory"):
+        assert few.aqt_cost(kind) <= many.aqt_cost(kind)
+    assert few.macs == many.macs
+    assert few.weight_bytes <= many.weight_bytes
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(architecture=architectures)
+def test_costs_are_the_sums_over_layers(architecture):
+    costs = cost.TableProfiler((48, 40, 3), 7, "w4a8").profile(architecture)
+    singles = [cost.Profile(layer.path, (layer,)) for layer in costs.layers]
+    for figure in ("ace", "ace_v2", "bops", "energy", "aqt_cost"):
+        assert getattr(costs, figure)() == pytest.approx(sum(getattr(each, figure)() for each in singles))
+
+
 @pytest.mark.parametrize(
     ("name", "alpha"),
-    [*((name, 1.0) for name in ARCHITECTURES), ("MobileNetV4ConvSmall", 0.5), ("MobileNetV4ConvSmall", 1.25)],
+    [
+        ("MobileNetV4ConvSmall", 0.5),
+        ("MobileNetV4ConvSmall", 1.25),
+        ("MobileNetV4HybridMedium", 1.0),
+        *(pytest.param(name, 1.0, marks=pytest.mark.slow) for name in ARCHITECTURES),
+    ],
 )
 def test_the_whole_family_costs_what_its_models_do(name, alpha):
     model = build_network(ARCHITECTURES[name], alpha=alpha)

@@ -127,7 +127,12 @@ def test_wrong_arguments_are_named(make, message):
 
 
 @pytest.mark.parametrize(
-    ("build", "policy"), [(tiny_hybrid, "pikelpn"), (tiny_network, qat.pikelpn_policy(4, scale_bits=None))]
+    ("build", "policy"),
+    [
+        (tiny_network, "pikelpn"),
+        pytest.param(tiny_network, qat.pikelpn_policy(4, scale_bits=None), marks=pytest.mark.slow),
+        pytest.param(tiny_hybrid, "pikelpn", marks=pytest.mark.slow),
+    ],
 )
 def test_the_policy_trains_saves_and_loads(build, policy, tmp_path):
     random = np.random.default_rng(0)
