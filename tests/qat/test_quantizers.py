@@ -59,7 +59,7 @@ def assert_equal_to_tfmot(quantizer, batches):
 @example(num_bits=4, symmetric=True, narrow_range=False, scale=98.68875338627785, shift=1.890625, seed=67)
 @settings(max_examples=12, deadline=None)
 @given(
-    num_bits=st.sampled_from((2, 4, 8, 16)),
+    num_bits=st.sampled_from((2, 4, 8)),
     symmetric=st.booleans(),
     narrow_range=st.booleans(),
     scale=st.floats(1e-3, 1e3),
@@ -301,6 +301,19 @@ def test_configuration_round_trip(quantizer):
     assert again == quantizer
     layer = qat.FakeQuantize(quantizer, name="q")
     assert qat.FakeQuantize.from_config(layer.get_config()).quantizer == quantizer
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_16_bits_are_within_a_step_of_tfmot(symmetric):
+    """XLA joins products and sums, which at so many codes now and then decides a tie."""
+    quantizer = qat.AllValuesQuantizer(16, symmetric=symmetric)
+    batches = [np.random.default_rng(0).normal(size=(3, 3, 4, 6)).astype("float32")]
+    ours = run(quantizer, batches, keras.Variable)
+    theirs = run(tfmot.to_tfmot(quantizer), batches, _tensorflow().Variable)
+    (low, high), values = theirs[1], (ours[0][0], theirs[0][0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    np.testing.assert_allclose(*values, atol=1.001 * (high - low) / 65535)
+    assert len(np.unique(values[0])) > 200
 
 
 @pytest.mark.parametrize(
