@@ -7,6 +7,7 @@ from keras_mnv4.cost.profile import Profile
 from keras_mnv4.cost.profile import profile
 from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.roofline import SWEEP
+from keras_mnv4.cost.roofline import on_fronts
 from keras_mnv4.cost.roofline import sweep
 
 
@@ -139,15 +140,9 @@ def plot_universal(models, qualities, names=None, ridge_points=SWEEP, axes=None)
     profiles = [_profile(model) for model in models]
     names = names or [each.name for each in profiles]
     axes = axes or _new_axes(height=1.5 + 0.4 * len(profiles))
-    times = sweep(profiles, ridge_points)
-    for place, name in enumerate(names):
-        on_front = [
-            point
-            for point, column in zip(ridge_points, times.T, strict=True)
-            if place in pareto_front(list(zip(column, qualities, strict=True)))
-        ]
-        label = f"{name} ({len(on_front) / len(ridge_points):.0%})"
-        axes.plot(on_front, [label] * len(on_front), marker="s", linestyle="")
+    for name, is_on in zip(names, on_fronts(profiles, qualities, ridge_points), strict=True):
+        points = np.asarray(ridge_points)[is_on]
+        axes.plot(points, [f"{name} ({is_on.mean():.0%})"] * len(points), marker="s", linestyle="")
     axes.set(xlabel="ridge points at which it is Pareto-optimal, MACs a byte")
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(left=-0.2)

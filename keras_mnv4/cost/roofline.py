@@ -149,11 +149,18 @@ def universally_pareto(models, qualities, ridge_points=SWEEP, bytes_per_number=1
     >>> universally_pareto([small, large], [73.8, 82.9])
     [1.0, 1.0]
     """
-    times = sweep(models, ridge_points, bytes_per_number)
-    on_front = np.zeros(len(models))
-    for column in times.T:
-        on_front[pareto_front(list(zip(column, qualities, strict=True)))] += 1
-    return (on_front / len(ridge_points)).tolist()
+    return on_fronts(models, qualities, ridge_points, bytes_per_number).mean(1).tolist()
+
+
+def on_fronts(models, qualities, ridge_points=SWEEP, bytes_per_number=1.0):
+    """At which ridge points each network is Pareto-optimal: a bool array `(models, ridge points)`.
+
+    The arguments are those of `universally_pareto`.
+    """
+    found = np.zeros((len(models), len(ridge_points)), bool)
+    for place, times in enumerate(sweep(models, ridge_points, bytes_per_number).T):
+        found[pareto_front(list(zip(times, qualities, strict=True))), place] = True
+    return found
 
 
 def fit_ridge_point(models, latencies, ridge_points=SWEEP, bytes_per_number=1.0):
