@@ -84,6 +84,7 @@ def count_wrapper(wrapper, row, value):
     layer, how = wrapper.layer, wrapper.part_quantization(ITSELF) or FLOAT
     activation = getattr(layer, "activation", keras.activations.linear)
     if isinstance(layer, CONVOLUTIONS):
+        value = quantize(row, value, how.inputs)
         value = _convolve(layer, row, value, format_of(how.weights, row.float_format))
     elif isinstance(layer, layers.BatchNormalization):
         value = count_norm_of_map(layer, row, value)

@@ -20,10 +20,10 @@ from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
+from keras_mnv4.export.verify import is_quantized
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.affine import ColorRescaling
-from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +175,7 @@ def _check_arguments(model, target, labels):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("TFLite files are channels_last: build the model in that data format.")
     chosen = TARGETS[target]
-    is_quantized = any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
-    if chosen.is_integer != is_quantized:
+    if chosen.is_integer != is_quantized(model):
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")
     if model.compute_dtype != "float32":

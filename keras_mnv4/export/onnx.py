@@ -17,10 +17,10 @@ from keras_mnv4.export.verify import PartAgreement
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare
+from keras_mnv4.export.verify import is_quantized
 from keras_mnv4.export.verify import layer_path
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
-from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
 
 OPSET = 18
@@ -73,9 +73,9 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
         height, width, channels = (side or 64 for side in model.input_shape[1:])
         samples = example_pictures((height, width, channels))
     samples = np.asarray(samples, "float32")
-    is_quantized = any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
+    write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:
-        agreement, parts, floats = (_write_integer if is_quantized else _write_float)(model, temporary, samples)
+        agreement, parts, floats = write(model, temporary, samples)
         size = temporary.stat().st_size
     return ExportReport(pathlib.Path(path), size, agreement, parts, float_layers=floats)
 

@@ -26,6 +26,22 @@ class ExportError(RuntimeError):
     """An export that failed its verification; no file was left behind."""
 
 
+def is_quantized(model):
+    """Whether `model` is fake-quantised.
+
+    Raises:
+        ValueError: if it is in a way that no file of integers can hold.
+    """
+    layers = model._flatten_layers()
+    for layer in layers:
+        if getattr(layer, "input_quantizer", None) is not None:
+            raise ValueError(
+                f"Layer `{layer.path}` rounds its inputs, of sums and normalisations that stay in float. Files of "
+                "integers want rounding behind every layer: quantise the float model with a policy such as 'w4a8'."
+            )
+    return any(isinstance(layer, FakeQuantize) for layer in layers)
+
+
 @dataclasses.dataclass(frozen=True)
 class Agreement:
     """How far a file's outputs are from the Keras model's, over the samples.

@@ -29,7 +29,7 @@ class ConvNormAct(QuantizableLayer):
 
     Every convolution of every network in this package is one of these. With `quantization` the kernel is
     fake-quantised before the convolution and the result after the activation, never in between, so that an integer
-    converter can fold the normalisation into the kernel.
+    converter can fold the normalisation into the kernel. Where a policy says so, what comes in is rounded, too.
 
     Args:
         filters: output channels. A depthwise convolution keeps its channels: leave it None there.
@@ -39,6 +39,7 @@ class ConvNormAct(QuantizableLayer):
         use_norm: normalise with `keras.layers.BatchNormalization`.
         norm_momentum: momentum of its moving averages.
         norm_epsilon: added to its variance.
+        gamma_initializer: initialiser of its scales.
         use_bias: add a bias to the convolution.
         layer_scale: start value of a learned factor for each channel behind the normalisation, None for none.
         kernel_factor: constant that multiplies the kernel: a scaling of the result that costs nothing.
@@ -74,6 +75,7 @@ class ConvNormAct(QuantizableLayer):
         use_norm=True,
         norm_momentum=0.9,
         norm_epsilon=1e-3,
+        gamma_initializer="ones",
         use_bias=False,
         layer_scale=None,
         kernel_factor=1.0,
@@ -106,6 +108,7 @@ class ConvNormAct(QuantizableLayer):
         self.use_norm = use_norm
         self.norm_momentum = norm_momentum
         self.norm_epsilon = norm_epsilon
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.use_bias = use_bias
         self.layer_scale = layer_scale
         self.kernel_factor = kernel_factor
@@ -117,7 +120,7 @@ class ConvNormAct(QuantizableLayer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
-        self.norm = self.scale = self.kernel_quantizer = self.linear_quantizer = None
+        self.norm = self.scale = self.input_quantizer = self.kernel_quantizer = self.linear_quantizer = None
         if use_norm:
             how = None if self.quantization is None else self.quantization.norm
             make_norm = keras.layers.BatchNormalization if how is None else functools.partial(QuantNorm, how)
@@ -125,11 +128,14 @@ class ConvNormAct(QuantizableLayer):
                 axis=self.channel_axis,
                 momentum=norm_momentum,
                 epsilon=norm_epsilon,
+                gamma_initializer=self.gamma_initializer,
                 dtype=self.dtype_policy,
                 name="norm",
             )
         if layer_scale is not None:
             self.scale = LayerScale(layer_scale, axis=self.channel_axis, dtype=self.dtype_policy, name="scale")
+        if self.quantization is not None and self.quantization.inputs is not None:
+            self.input_quantizer = FakeQuantize(self.quantization.inputs, self.channel_axis, name="input_quantizer")
         if self.quantization is not None and self.quantization.weights is not None:
             self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
@@ -173,6 +179,8 @@ class ConvNormAct(QuantizableLayer):
             self.norm.build(output_shape)
         if self.scale is not None:
             self.scale.build(output_shape)
+        if self.input_quantizer is not None:
+            self.input_quantizer.build(input_shape)
         if self.kernel_quantizer is not None:
             self.kernel_quantizer.build(self._channels_at_end(self.kernel).shape)
         for quantizer in (self.linear_quantizer, self.output_quantizer):
@@ -184,6 +192,8 @@ class ConvNormAct(QuantizableLayer):
         return outputs if self.conv_strides == self.strides else self._downsample(outputs)
 
     def _convolve_and_normalize(self, inputs, training=False):
+        if self.input_quantizer is not None:
+            inputs = self.input_quantizer(inputs, training=training)
         if self.correction is not None:
             outputs = self.correction.convolve(self, inputs, self._convolve)
         else:
@@ -297,6 +307,7 @@ class ConvNormAct(QuantizableLayer):
             "use_norm": self.use_norm,
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
             "use_bias": self.use_bias,
             "layer_scale": self.layer_scale,
             "kernel_factor": self.kernel_factor,

@@ -1,5 +1,8 @@
 """Quantisation-aware training: quantisers, policies, and `quantize_model`."""
 
+from keras_mnv4.qat.aqt import AQTActivationQuantizer
+from keras_mnv4.qat.aqt import AQTWeightQuantizer
+from keras_mnv4.qat.aqt import aqt_policy
 from keras_mnv4.qat.bias_correction import correct_biases
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
@@ -28,6 +31,8 @@ from keras_mnv4.qat.wrapper import QuantizeWrapper
 
 __all__ = [
     "RANGE_NAMES",
+    "AQTActivationQuantizer",
+    "AQTWeightQuantizer",
     "AllValuesQuantizer",
     "DoubleQuantizer",
     "FakeQuantize",
@@ -44,6 +49,7 @@ __all__ = [
     "QuantizeWrapper",
     "Quantizer",
     "Rule",
+    "aqt_policy",
     "calibrate",
     "correct_biases",
     "freeze_statistics",

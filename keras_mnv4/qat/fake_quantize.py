@@ -17,8 +17,9 @@ class FakeQuantize(keras.layers.Layer):
         quantizer: a `keras_mnv4.qat.quantizers.Quantizer`. On the TensorFlow backend TFMOT's class of the same name
             does the work, on the others the portable one; both keep the same variables, so a `.keras` file made with
             one loads with the other.
+        axis: the channels' axis, which per-axis quantisers keep a range for each index of.
 
-    Input shape: any; per-axis quantisers take the last axis. Output shape: the same.
+    Input shape: any. Output shape: the same.
 
     Example:
 
@@ -26,19 +27,27 @@ class FakeQuantize(keras.layers.Layer):
     >>> layer(np.array([0.4, 1.6, 9.0]))  # [0., 2., 3.]
     """
 
-    def __init__(self, quantizer, **kwargs):
+    def __init__(self, quantizer, axis=-1, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(quantizer, quantizers.Quantizer):
             raise TypeError(f"`quantizer` must be a `keras_mnv4.qat.Quantizer`. Received: quantizer={quantizer!r}")
         self.quantizer = quantizer
+        self.axis = axis
         self._calibration = None  # a list while `calibrate` runs: the ranges of the batches seen
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
 
     def build(self, input_shape):
         self.engine = _engine(self.quantizer)
-        self._state = self.engine.build(tuple(input_shape), "range", _WeightHost(self))
+        shape = list(input_shape)
+        shape.append(shape.pop(self.axis))
+        self._state = self.engine.build(tuple(shape), "range", _WeightHost(self))
 
     def call(self, inputs, training=False):
+        if self.axis not in (-1, len(inputs.shape) - 1) and getattr(self.quantizer, "per_axis", False):
+            return ops.moveaxis(self._process(ops.moveaxis(inputs, self.axis, -1), training), -1, self.axis)
+        return self._process(inputs, training)
+
+    def _process(self, inputs, training):
         if self._calibration is not None:
             return self._observe(inputs)
         if self.correction is not None:
@@ -104,7 +113,8 @@ class FakeQuantize(keras.layers.Layer):
         self._state["max_var"].assign(high)
 
     def get_config(self):
-        return {**super().get_config(), "quantizer": keras.saving.serialize_keras_object(self.quantizer)}
+        quantizer = keras.saving.serialize_keras_object(self.quantizer)
+        return {**super().get_config(), "quantizer": quantizer, "axis": self.axis}
 
     @classmethod
     def from_config(cls, config):

@@ -67,6 +67,8 @@ class LayerQuantization:
         outputs: quantiser of what the layer gives out, after normalisation and activation, or None.
         norm: a `NormQuantization` for the normalisation of a layer of this package, or None to leave it in float, and
             to be folded into the kernel.
+        inputs: quantiser of what goes into a convolution, for networks that round there instead of behind layers, or
+            None. Files of integers cannot hold such networks.
 
     The quantisers may be those of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
     """
@@ -74,13 +76,14 @@ class LayerQuantization:
     weights: quantizers.Quantizer | None = None
     outputs: quantizers.Quantizer | None = None
     norm: NormQuantization | None = None
+    inputs: quantizers.Quantizer | None = None
 
     def __post_init__(self):
-        for field in ("weights", "outputs"):
+        for field in ("weights", "outputs", "inputs"):
             object.__setattr__(self, field, _adopt(getattr(self, field), field))
 
     def get_config(self):
-        fields = ("weights", "outputs", "norm")
+        fields = ("weights", "outputs", "norm", "inputs")
         return {field: keras.saving.serialize_keras_object(getattr(self, field)) for field in fields}
 
     @classmethod
@@ -99,6 +102,7 @@ class Rule:
             of yours will do.
         outputs: quantiser of the outputs, or None.
         norm: a `NormQuantization` for the normalisations, or None.
+        inputs: quantiser of what goes into convolutions, or None.
 
     Raises:
         ValueError: if `pattern` is not a regular expression.
@@ -114,13 +118,14 @@ class Rule:
     weights: quantizers.Quantizer | None = None
     outputs: quantizers.Quantizer | None = None
     norm: NormQuantization | None = None
+    inputs: quantizers.Quantizer | None = None
 
     def __post_init__(self):
         try:
             re.compile(self.pattern)
         except re.error as error:
             raise ValueError(f"`pattern` must be a regular expression ({error}). Received: {self.pattern!r}") from error
-        for field in ("weights", "outputs"):
+        for field in ("weights", "outputs", "inputs"):
             object.__setattr__(self, field, _adopt(getattr(self, field), field))
 
     @classmethod
@@ -145,7 +150,7 @@ class Rule:
 
     @property
     def quantization(self):
-        return LayerQuantization(self.weights, self.outputs, self.norm)
+        return LayerQuantization(self.weights, self.outputs, self.norm, self.inputs)
 
     def get_config(self):
         return {"pattern": self.pattern, **self.quantization.get_config()}
@@ -153,7 +158,8 @@ class Rule:
     @classmethod
     def from_config(cls, config):
         quantization = LayerQuantization.from_config({key: how for key, how in config.items() if key != "pattern"})
-        return cls(config["pattern"], quantization.weights, quantization.outputs, quantization.norm)
+        fields = {field.name: getattr(quantization, field.name) for field in dataclasses.fields(quantization)}
+        return cls(config["pattern"], **fields)
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")

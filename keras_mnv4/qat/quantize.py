@@ -180,6 +180,10 @@ class _Quantization:
             )
         return rule.quantization
 
+    @property
+    def rounds_pictures(self):
+        return self.quantization(INPUT).outputs is not None
+
     def clone(self, layer):
         config = layer.get_config()
         if isinstance(layer, QuantizableLayer):
@@ -189,9 +193,10 @@ class _Quantization:
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)
         elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
-            if _is_by_color(layer) and self.quantization(INPUT).outputs is not None:
+            if self.rounds_pictures and _is_by_color(layer):
                 return ColorRescaling.from_config(config)
-            config["offset"] = _offset_on_a_byte(layer)
+            if self.rounds_pictures:
+                config["offset"] = _offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
         elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)):
@@ -252,7 +257,7 @@ class _Quantization:
         if isinstance(layer, ColorRescaling):
             pixels = self.quantize_input(args[0], FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0))
             return self.quantize_input(layer(pixels), _pixel_quantizer(layer))
-        if isinstance(layer, layers.Rescaling) and _is_input(args[0]):
+        if self.rounds_pictures and isinstance(layer, layers.Rescaling) and _is_input(args[0]):
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
         if not isinstance(layer, layers.Layer) and self.quantization(layer.name) != LayerQuantization():
@@ -322,8 +327,6 @@ def _is_by_color(rescaling):
 
 def _offset_on_a_byte(rescaling):
     """The offset of `rescaling`, moved by half a step at most so that the zero of what it gives out is a byte."""
-    if _is_by_color(rescaling):
-        return rescaling.offset
     zero = -rescaling.offset / rescaling.scale
     is_between = 0 < zero < 255 and abs(zero - round(zero)) > 1e-3
     return -np.floor(zero + 0.5) * rescaling.scale if is_between else rescaling.offset

@@ -27,6 +27,7 @@ class PartReport:
         layer: class of the layer that it is in.
         weights: how its kernel is rounded; `"float"`; or `""` where there is none.
         outputs: how its results are rounded, or `"float"`.
+        inputs: how what it convolves is rounded; `""` where that is not done, for it was behind the layer before.
         why: why something stays in float, or where it is rounded instead; else `""`.
     """
 
@@ -34,6 +35,7 @@ class PartReport:
     layer: str
     weights: str
     outputs: str
+    inputs: str = ""
     why: str = ""
 
 
@@ -55,7 +57,7 @@ class QuantizationReport:
         return tuple(part.path for part in self.parts)
 
     def __str__(self):
-        table = Table("path", "layer", "weights", "outputs", "why", title=self.name)
+        table = Table("path", "layer", "weights", "outputs", "inputs", "why", title=self.name)
         for part in self.parts:
             table.add_row(*dataclasses.astuple(part))
         console = Console(file=io.StringIO(), width=160)
@@ -92,7 +94,7 @@ def quantization_report(model):
             parts += _parts(operation, fused)
         elif isinstance(operation, keras.layers.InputLayer):
             outputs = _describe(behind.get(operation))
-            parts.append(PartReport(INPUT, "InputLayer", "", outputs, "" if operation in behind else "bytes"))
+            parts.append(PartReport(INPUT, "InputLayer", "", outputs, why="" if operation in behind else "bytes"))
         else:
             parts.append(_stock_part(operation, behind, fused))
     return QuantizationReport(model.name, tuple(parts))
@@ -107,8 +109,9 @@ def _parts(layer, fused):
         has_kernel = f"{layer.path}/{part}".rstrip("/") in kernels
         why = "" if how.outputs is not None else _why_float(layer, fused)
         weights = _describe(how.weights) if has_kernel else ""
+        inputs = _describe(how.inputs) if has_kernel and how.inputs is not None else ""
         kind = type(getattr(layer, "layer", layer)).__name__
-        yield PartReport(path, kind, weights, FLOAT if how.outputs is None else _describe(how.outputs), why)
+        yield PartReport(path, kind, weights, _describe(how.outputs), inputs, why)
 
 
 def _stock_part(operation, behind, fused):
@@ -117,8 +120,8 @@ def _stock_part(operation, behind, fused):
     if operation in behind:
         return PartReport(operation.name, kind, weights, _describe(behind[operation]))
     if isinstance(operation, GRID_KEEPING):
-        return PartReport(operation.name, kind, weights, FLOAT, "hands on what is rounded already")
-    return PartReport(operation.name, kind, weights, FLOAT, _why_float(operation, fused))
+        return PartReport(operation.name, kind, weights, FLOAT, why="hands on what is rounded already")
+    return PartReport(operation.name, kind, weights, FLOAT, why=_why_float(operation, fused))
 
 
 def _why_float(operation, fused):

@@ -82,8 +82,10 @@ class QuantizeWrapper(QuantizableLayer):
         own = {"dtype": layer.variable_dtype, "autocast": False, "activity_regularizer": layer.activity_regularizer}
         super().__init__(**{"name": layer.name, "trainable": layer.trainable, **kwargs, **own})
         self.layer = layer
-        self.kernel_quantizer = None
+        self.input_quantizer = self.kernel_quantizer = None
         how = self.part_quantization(ITSELF)
+        if self._has_kernel and how is not None and how.inputs is not None:
+            self.input_quantizer = FakeQuantize(how.inputs, self.channel_axis, name="input_quantizer")
         if self._has_kernel and how is not None and how.weights is not None:
             self.kernel_quantizer = FakeQuantize(how.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
@@ -101,6 +103,8 @@ class QuantizeWrapper(QuantizableLayer):
         if not self.layer.built:
             self.layer.build(input_shape)
         output_shape = self.compute_output_shape(input_shape)
+        if self.input_quantizer is not None:
+            self.input_quantizer.build(input_shape)
         if self.kernel_quantizer is not None:
             self.kernel_quantizer.build(self.float_kernel().shape)
         for quantizer in (self.output_quantizer, *self.activation_quantizers.values()):
@@ -122,6 +126,8 @@ class QuantizeWrapper(QuantizableLayer):
         return self._compute_activation(part, inputs[0], inputs[-1])
 
     def _compute_itself(self, inputs, training=False):
+        if self.input_quantizer is not None:
+            inputs = self.input_quantizer(inputs, training=training)
         if self._has_kernel:
             outputs = self._compute_sums(inputs, training)
         elif isinstance(self.layer, layers.BatchNormalization):
