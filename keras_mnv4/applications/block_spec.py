@@ -1,4 +1,7 @@
-"""`BlockSpec`: one row of an architecture table. Its kinds are `Conv`, `Separable`, `FusedIB`, `UIB` and `MQA`."""
+"""`BlockSpec`: one row of an architecture table.
+
+Its kinds are `Conv`, `MaxPool`, `Separable`, `FusedIB`, `UIB`, `MQA`, `Basic` and `Bottleneck`.
+"""
 
 import dataclasses
 
@@ -14,8 +17,41 @@ def blocks_of(model):
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """Several values where a row has one, or several rows where a table has one: what search spaces are made of.
+
+    Args:
+        values: what there is to choose from.
+        name: choices of one name are one decision; None for a decision of its own.
+
+    Raises:
+        ValueError: if there are fewer than two values, or one is there twice.
+    """
+
+    values: tuple
+    name: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "values", tuple(self.values))
+        if len(self.values) < 2 or any(self.values.count(value) > 1 for value in self.values):
+            raise ValueError(f"A choice needs two different values at least. Received: {self.values}")
+
+
+def choice(*values, name=None):
+    """A `Choice` between `values`.
+
+    Example:
+
+    >>> UIB(choice(48, 64, 80), expand=4, start=choice(0, 3, 5), middle=choice(0, 3, 5))
+    """
+    return Choice(values, name)
+
+
+@dataclasses.dataclass(frozen=True)
 class BlockSpec:
     """One block of a network, as a row of the paper's table says it. A row is one of the subclasses.
+
+    Where a number stands, there may be a `Choice`: a row of a search space (`keras_mnv4.tuner.SearchSpace`).
 
     Args:
         filters: output channels at width 1.
@@ -32,6 +68,8 @@ class BlockSpec:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
+            if isinstance(value, Choice):  # checked once it is made
+                continue
             if name in self.OPTIONAL and not value:
                 continue
             is_number = isinstance(value, (int, float) if name == "expand" else int)
@@ -39,6 +77,12 @@ class BlockSpec:
                 raise ValueError(f"`{name}` must be a positive number. Received: {self}")
             if name in self.KERNELS and value % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, a kernel size. Received: {self}")
+
+    @property
+    def choices(self):
+        """A dictionary from field to `Choice`."""
+        fields = (field.name for field in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in fields if isinstance(getattr(self, name), Choice)}
 
     def scaled(self, alpha):
         """The same block with its output channels scaled by `alpha`, rounded to a multiple of 8."""
@@ -56,7 +100,8 @@ class BlockSpec:
         kind = fields.pop("kind", None)
         if kind not in kinds:
             raise ValueError(f"`kind` must be one of {sorted(kinds)}. Received: {row}")
-        return kinds[kind](**fields)
+        choices = {name: Choice(**value) for name, value in fields.items() if isinstance(value, dict)}
+        return kinds[kind](**{**fields, **choices})
 
     def make_layer(self, style, name, drop_path_rate=0.0):
         """The block as a Keras layer.
@@ -89,6 +134,25 @@ class Conv(BlockSpec):
             anti_aliasing=style.anti_aliasing,
             **style.common,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(BlockSpec):
+    """Max pooling. It keeps the channels: `filters` is None."""
+
+    filters: None = None
+    _: dataclasses.KW_ONLY
+    kernel: int = 3
+    stride: int = 2
+
+    KERNELS = ("kernel",)
+    OPTIONAL = ("filters",)
+
+    def scaled(self, alpha):
+        return self
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return layers.MaxPool(self.kernel, self.stride, padding=style.definition.padding, name=name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +220,7 @@ class UIB(BlockSpec):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.stride > 1 and not (self.start or self.middle):
+        if not self.choices and self.stride > 1 and not (self.start or self.middle):
             raise ValueError(f"A block without depthwise convolutions cannot take a stride. Received: {self}")
 
     def make_layer(self, style, name, drop_path_rate=0.0):
@@ -197,3 +261,41 @@ class MQA(BlockSpec):
             drop_path_rate=drop_path_rate,
             **style.common,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Basic(BlockSpec):
+    """A residual unit of two 3x3 convolutions."""
+
+    _: dataclasses.KW_ONLY
+    stride: int = 1
+
+    reduction = None
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return _residual_unit(self, style, name, drop_path_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bottleneck(BlockSpec):
+    """A residual unit of a 3x3 convolution between two 1x1; `reduction` is the ratio of output to inner channels."""
+
+    _: dataclasses.KW_ONLY
+    reduction: int = 4
+    stride: int = 1
+
+    def make_layer(self, style, name, drop_path_rate=0.0):
+        return _residual_unit(self, style, name, drop_path_rate)
+
+
+def _residual_unit(block, style, name, drop_path_rate):
+    return layers.ResidualUnit(
+        block.filters,
+        block.stride,
+        reduction=block.reduction,
+        name=name,
+        activation=style.activation,
+        anti_aliasing=style.anti_aliasing,
+        drop_path_rate=drop_path_rate,
+        **style.common,
+    )

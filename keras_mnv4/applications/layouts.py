@@ -129,6 +129,27 @@ def _timm_part(part, block, is_fused):
     return slots
 
 
+def timm_resnet_tensors(model):
+    """The tensors of a ResNet as timm and torchvision call them."""
+    slots = _conv(model.get_layer("stem"), "conv1", "bn1")
+    stage = index = 0
+    for unit in blocks_of(model):
+        if not isinstance(unit, layers.ResidualUnit):
+            continue
+        if stage == 0 or unit.strides > 1:
+            stage, index = stage + 1, 0
+        name = f"layer{stage}.{index}"
+        for number, conv in enumerate(unit.chain, 1):
+            slots |= _conv(conv, f"{name}.conv{number}", f"{name}.bn{number}")
+        if unit.shortcut is not None:
+            slots |= _conv(unit.shortcut, f"{name}.downsample.0", f"{name}.downsample.1")
+        index += 1
+    for layer in model.layers:
+        if layer.name == "predictions":
+            slots |= _classifier(layer, "fc")
+    return slots
+
+
 def efficientnet_tensors(model):
     """The tensors of an EfficientNet-Lite as the PyTorch ports call them."""
     *blocks, last = blocks_of(model)
@@ -168,5 +189,6 @@ def _classifier(layer, name):
 
 LAYOUTS = {
     "timm": Layout(timm_tensors, ("conv_head.", "norm_head.", "classifier.")),
+    "timm_resnet": Layout(timm_resnet_tensors, ("fc.",)),
     "efficientnet": Layout(efficientnet_tensors, ("_fc.",)),
 }

@@ -72,6 +72,10 @@ class Architecture:
         layer_scale: start value of the learned factors of every UIB and attention branch, None for none.
         anti_aliasing: how strides of 2 behind the stem are taken, as for `keras_mnv4.layers.ConvNormAct`.
         head_filters: channels of the convolution between pooling and classifier, None for none.
+        has_fixed_stem: whether the stem keeps its channels at every width.
+        definition: what is meant where neither the user nor a checkpoint names a `Definition`: one, or a key of
+            `DEFINITIONS`.
+        layout: how `.safetensors` files call its tensors: a key of `keras_mnv4.applications.layouts.LAYOUTS`.
     """
 
     name: str
@@ -81,6 +85,19 @@ class Architecture:
     layer_scale: float | None = None
     anti_aliasing: str | None = None
     head_filters: int | None = 1280
+    has_fixed_stem: bool = False
+    definition: str | Definition = "default"
+    layout: str = "timm"
+
+    def stem(self, alpha, narrows=False):
+        """The first row at a width.
+
+        Args:
+            alpha: width multiplier.
+            narrows: whether a width below 1 counts, too, as the `Definition` says.
+        """
+        is_kept = self.has_fixed_stem or (alpha < 1 and not narrows)
+        return self.blocks[0].scaled(1.0 if is_kept else alpha)
 
 
 def build_network(
@@ -120,12 +137,12 @@ def build_network(
         classifier_activation: activation of the classifier, None for logits.
         name: name of the model.
         alpha: width multiplier. Channels are rounded to multiples of 8. Below 1 the stem (but see `definition`) and
-            the convolution before the classifier keep their width; above 1 all grow.
+            the convolution before the classifier keep their width; above 1 all grow, but for the stem of a ResNet.
         dropout_rate: rate of the dropout before the classifier.
         drop_path_rate: rate that stochastic depth grows towards, linearly over the blocks, from 0 at the first.
         activation: activation of all blocks; by default that of the architecture.
         definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
-            base has them. By default that of the checkpoint.
+            base has them. By default that of the checkpoint, else that of the architecture.
         padding: `"same"` or `"symmetric"`, in place of the definition's.
         include_preprocessing: whether the model takes bytes, 0 to 255, and scales them itself: as its checkpoint
             wants it, or without one to [-1, 1) by `x / 128 - 1`, a scale that makes the integer file's input the
@@ -139,7 +156,7 @@ def build_network(
         ValueError: on arguments that contradict each other; the message says which and what to do.
     """
     arguments.check_pooling(pooling)
-    source = pretrained.find(weights, architecture.name, alpha)
+    source = pretrained.find(weights, architecture, alpha)
     input_shape = arguments.resolve_input_shape(
         input_shape, source.size or architecture.default_size, include_top, input_tensor
     )
@@ -147,17 +164,16 @@ def build_network(
     x, inputs = arguments.resolve_input(input_tensor, input_shape)
 
     style = Style(
-        definition=_resolve_definition(definition or source.definition, padding),
+        definition=_resolve_definition(definition or source.definition or architecture.definition, padding),
         activation=activation or architecture.activation,
         layer_scale=architecture.layer_scale,
         anti_aliasing=architecture.anti_aliasing,
     )
     if include_preprocessing:
         x = (source.preprocessing or BYTES).make_layer(name="preprocessing")(x)
-    stem, *body = architecture.blocks
-    stem_style = dataclasses.replace(style, anti_aliasing=None)
-    stem_alpha = alpha if alpha > 1 or style.definition.narrows_stem else 1.0
-    x = stem.scaled(stem_alpha).make_layer(stem_style, "stem")(x)
+    stem = architecture.stem(alpha, style.definition.narrows_stem)
+    x = stem.make_layer(dataclasses.replace(style, anti_aliasing=None), "stem")(x)
+    _, *body = architecture.blocks
     for index, block in enumerate(body):
         rate = drop_path_rate * index / len(body)
         x = block.scaled(alpha).make_layer(style, f"{BLOCK}{index + 1}", rate)(x)

@@ -3,6 +3,7 @@
 import keras
 
 from keras_mnv4.applications.block_spec import blocks_of
+from keras_mnv4.layers import ConvNormAct
 
 C5 = ("block", "conv")
 
@@ -17,7 +18,8 @@ def feature_pyramid(model, levels=(2, 3, 4, 5), c5="block"):
             its weights, with the result.
         levels: which maps, from 1 to 5.
         c5: what level 5 is. `"block"`, as in the TensorFlow Model Garden: what the last block gives, 128, 256 or 512
-            channels. `"conv"`, as in timm: what the 1x1 convolution behind it gives, 960 channels.
+            channels. `"conv"`, as in timm: what the 1x1 convolution behind it gives, 960 channels. The same where a
+            network has no such convolution.
 
     Returns:
         A Functional model from pictures to a dictionary `{"C2": map, ...}`.
@@ -34,8 +36,10 @@ def feature_pyramid(model, levels=(2, 3, 4, 5), c5="block"):
     if c5 not in C5:
         raise ValueError(f"`c5` must be of {C5}. Received: c5={c5!r}")
     maps, reduction = {}, 0
-    *blocks, conv = model.get_layer("stem"), *blocks_of(model)
-    for layer in (*blocks, conv) if c5 == "conv" else blocks:
+    layers = [model.get_layer("stem"), *blocks_of(model)]
+    if c5 == "block" and isinstance(layers[-1], ConvNormAct):
+        layers.pop()
+    for layer in layers:
         reduction += {1: 0, 2: 1}[layer.strides]
         maps[reduction] = layer.output
     missing = [level for level in levels if level not in maps]

@@ -28,7 +28,7 @@ class Source:
         path: the file, None for random weights or a checkpoint.
         checkpoint: the checkpoint, None for a file or random weights.
         layout: how its tensors are called, a key of `LAYOUTS`; None for Keras's own files.
-        definition: the definition that they were trained with, a key of `DEFINITIONS`.
+        definition: the definition that they were trained with, a key of `DEFINITIONS`; None if that is not known.
         preprocessing: what they want done to pictures, None if that is not known.
         classes: outputs of their classifier, None if that is not known.
     """
@@ -36,7 +36,7 @@ class Source:
     path: pathlib.Path | None = None
     checkpoint: Checkpoint | None = None
     layout: str | None = None
-    definition: str = "default"
+    definition: str | None = None
     preprocessing: Preprocessing | None = None
     classes: int | None = None
 
@@ -68,7 +68,7 @@ def find(weights, architecture, alpha):
 
     Args:
         weights: None, `"imagenet"`, a checkpoint's tag, or the path of a file.
-        architecture: name of the `Architecture`.
+        architecture: an `Architecture`.
         alpha: width of the network.
 
     Raises:
@@ -76,7 +76,7 @@ def find(weights, architecture, alpha):
     """
     if weights is None:
         return Source()
-    ours = [each for each in CHECKPOINTS if (each.architecture, each.alpha) == (architecture, alpha)]
+    ours = [each for each in CHECKPOINTS if (each.architecture, each.alpha) == (architecture.name, alpha)]
     trained = [each for each in ours if each.tag == weights or (weights == "imagenet" and each.classes == 1000)]
     if trained:
         checkpoint = trained[0]
@@ -90,14 +90,14 @@ def find(weights, architecture, alpha):
     if os.path.isfile(weights):
         path = pathlib.Path(weights)
         if path.suffix == ".safetensors":
-            return Source(path, layout="timm", definition="timm", preprocessing=Preprocessing(**IMAGENET))
+            return Source(path, layout=architecture.layout, definition="timm", preprocessing=Preprocessing(**IMAGENET))
         if path.suffix == ".h5":
             return Source(path)
         raise ValueError(f"`weights` must be a `.weights.h5` or `.safetensors` file. Received: weights={weights!r}")
     tags = ", ".join(repr(each.tag) for each in ours) or "there is none"
     raise ValueError(
         "`weights` must be None (random initialisation), 'imagenet', the tag of a checkpoint or the path of an "
-        f"existing file. Checkpoints of `{architecture}` with alpha={alpha}: {tags}. Received: weights={weights!r}"
+        f"existing file. Checkpoints of `{architecture.name}` with alpha={alpha}: {tags}. Received: weights={weights!r}"
     )
 
 

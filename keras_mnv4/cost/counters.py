@@ -15,7 +15,9 @@ from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers import DepthwiseSeparable
 from keras_mnv4.layers import FusedInvertedBottleneck
 from keras_mnv4.layers import LayerScale
+from keras_mnv4.layers import MaxPool
 from keras_mnv4.layers import MobileMQA
+from keras_mnv4.layers import ResidualUnit
 from keras_mnv4.layers import SpatialAttention
 from keras_mnv4.layers import StochasticDepth
 from keras_mnv4.layers import UniversalInvertedBottleneck
@@ -128,6 +130,7 @@ def count_conv(row, value, conv):
     terms = conv.kernel_size**2 * (1 if conv.depthwise else channels)
     kernel = format_of(how.weights, row.float_format)
     row.store("kernel", terms * filters, kernel)
+    value = quantize(row, value, how.inputs)
     value = row.convolve(value, _smaller(value.shape, conv.channel_axis, conv.conv_strides, filters), terms, kernel)
     _store_biases(row, value, filters, conv, how.norm)
     if conv.use_bias:
@@ -189,22 +192,32 @@ def _sides(channel_axis):
     return (2, 3) if channel_axis == 1 else (1, 2)
 
 
-@register_counter(UniversalInvertedBottleneck, FusedInvertedBottleneck, DepthwiseSeparable, MobileMQA)
+@register_counter(UniversalInvertedBottleneck, FusedInvertedBottleneck, DepthwiseSeparable, MobileMQA, ResidualUnit)
 def count_chain(block, row, value):
     """Counts the layers of a `ResidualChain`, and the sum with its input."""
     result = value
     for layer in block.chain:
         result = count(layer, row.part(layer.name, type(layer).__name__), result)
-    return count_sum(row, value, result, block.part_quantization(block.ADD)) if block.has_shortcut else result
+    if not block.has_shortcut:
+        return result
+    if block.shortcut is not None:
+        value = count(block.shortcut, row.part(block.shortcut.name, type(block.shortcut).__name__), value)
+    return count_sum(row, value, result, block.part_quantization(block.ADD), block.sum_activation)
 
 
-def count_sum(row, shortcut, branch, how):
-    """Counts the sum of a residual block in a row of its own."""
+def count_sum(row, shortcut, branch, how, activation="linear"):
+    """Counts the sum of a residual block, and the activation behind it, in a row of its own."""
 
     def counter(part, *values):
-        return quantize(part, part.combine("add", *values), (how or FLOAT).outputs)
+        total = part.activate(part.combine("add", *values), activation)
+        return quantize(part, total, (how or FLOAT).outputs)
 
     return count_part(row, "add", "Add", counter, shortcut, branch)
+
+
+@register_counter(MaxPool)
+def count_max_pool(layer, row, value):
+    return row.pool(value, layer.compute_output_shape(value.shape), layer.pool_size**2, average=False)
 
 
 @register_counter(SpatialAttention)

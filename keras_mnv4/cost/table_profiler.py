@@ -7,8 +7,11 @@ import keras
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import MQA
 from keras_mnv4.applications.block_spec import UIB
+from keras_mnv4.applications.block_spec import Basic
+from keras_mnv4.applications.block_spec import Bottleneck
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
+from keras_mnv4.applications.block_spec import MaxPool
 from keras_mnv4.applications.block_spec import Separable
 from keras_mnv4.cost.arithmetic import Arithmetic
 from keras_mnv4.cost.arithmetic import Row
@@ -26,6 +29,7 @@ from keras_mnv4.layers.inverted_bottleneck import bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import fused_bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 from keras_mnv4.layers.inverted_bottleneck import separable_convolutions
+from keras_mnv4.layers.residual_unit import residual_convolutions
 from keras_mnv4.qat.policies import get_policy
 
 
@@ -83,24 +87,27 @@ class TableProfiler:
         self.float_format = Format.named(self.arithmetic.float_format or keras.config.dtype_policy().compute_dtype)
         self._known = {}
 
-    def profile(self, architecture, alpha=1.0):
+    def profile(self, architecture, alpha=1.0, of_blocks=None):
         """The `Profile` of an architecture's network with a classifier.
 
         Args:
             architecture: a `keras_mnv4.applications.network.Architecture`.
             alpha: width multiplier, as for the constructors.
+            of_blocks: a dictionary from the names of blocks to other profilers, for those under other policies.
         """
+        of_blocks = of_blocks or {}
         size = architecture.default_size
         value, costs = self._look_up(self._enter, self.input_shape or (size, size, 3))
-        stem, *body = architecture.blocks
-        blocks = [("stem", stem.scaled(max(alpha, 1.0)), None)]
+        blocks = [("stem", architecture.stem(alpha), None)]
+        _, *body = architecture.blocks
         for index, block in enumerate(body):
             blocks.append(
                 (f"{BLOCK}{index + 1}", block if alpha == 1 else block.scaled(alpha), architecture.anti_aliasing)
             )
         for name, block, anti_aliasing in blocks:
             how = architecture.activation, architecture.layer_scale, anti_aliasing
-            value, more = self._look_up(self._block, name, block, value, *how)
+            profiler = of_blocks.get(name, self)
+            value, more = profiler._look_up(profiler._block, name, block, value, *how)
             costs += more
         head_filters = architecture.head_filters
         if head_filters is not None:
@@ -118,8 +125,8 @@ class TableProfiler:
     def _enter(self, shape):
         value = Value((1, *shape), self.float_format, is_picture=True)
         row = self._row("preprocessing", "Rescaling")
-        if self.policy is not None:
-            rule = self._quantization("input").outputs
+        rule = None if self.policy is None else self._quantization("input").outputs
+        if rule is not None:
             value = row.quantize(value, INT8) if self.include_preprocessing else quantize(row, value, rule)
         elif self.include_preprocessing:
             row.reads(value)
@@ -142,6 +149,13 @@ class TableProfiler:
         row.reads(value)
         return row.writes(count_conv(row, value, conv))
 
+    def _max_pool(self, row, block, value, activation, layer_scale, anti_aliasing):
+        row.layer = "MaxPool"
+        row.reads(value)
+        _, *sides, channels = value.shape
+        shape = (1, *[-(-side // block.stride) for side in sides], channels)
+        return row.writes(row.pool(value, shape, block.kernel**2, average=False))
+
     def _separable(self, row, block, value, activation, layer_scale, anti_aliasing):
         convolutions = separable_convolutions(block.filters, block.kernel, block.stride, activation=activation)
         return self._chain(row, value, convolutions, anti_aliasing)
@@ -159,6 +173,14 @@ class TableProfiler:
             value.shape[-1], block.filters, block.expand, *kernels, block.stride, **how
         )
         return self._sum(row, block, value, self._chain(row, value, convolutions, anti_aliasing))
+
+    def _residual_unit(self, row, block, value, activation, layer_scale, anti_aliasing):
+        convolutions = residual_convolutions(block.filters, block.reduction, block.stride, activation=activation)
+        result = self._chain(row, value, convolutions, anti_aliasing)
+        if block.stride > 1 or value.shape[-1] != block.filters:
+            shortcut = {"shortcut": {"filters": block.filters, "strides": block.stride}}
+            value = self._chain(row, value, shortcut, anti_aliasing)
+        return count_sum(row, value, result, self._quantization(f"{row.path}/add"), activation)
 
     def _chain(self, row, value, convolutions, anti_aliasing):
         for name, how in convolutions.items():
@@ -227,10 +249,13 @@ class TableProfiler:
 
 _BLOCKS = {
     Conv: TableProfiler._conv,
+    MaxPool: TableProfiler._max_pool,
     Separable: TableProfiler._separable,
     FusedIB: TableProfiler._fused,
     UIB: TableProfiler._uib,
     MQA: TableProfiler._attention,
+    Basic: TableProfiler._residual_unit,
+    Bottleneck: TableProfiler._residual_unit,
 }
 
 

@@ -63,6 +63,9 @@ def store_integers(proto, quantizers):
         proto = version_converter.convert_version(proto, INT4_OPSET)
     graph = Graph(proto)
     kernels = _take_kernels(graph, quantizers)
+    for pool in graph.of_kind("MaxPool"):
+        if _reads_no_negatives(graph, pool, quantizers):
+            _pad_inside(graph, pool)
     for conv in graph.of_kind("Conv"):
         _pad_inside(graph, conv)
         if conv.input[1] in kernels:
@@ -234,26 +237,34 @@ def _take_kernels(graph, quantizers):
     return {name: kernel for name, kernel in kernels.items() if graph.readers(name)}
 
 
-def _pad_inside(graph, conv):
-    """Lets a convolution do the padding with zeros that stands before it."""
+def _reads_no_negatives(graph, pool, quantizers):
+    """Whether `pool` reads nothing below zero: its own padding, with the least number, then gives what zeros give."""
+    node = graph.producer(pool.input[0])
+    while node is not None and node.op_type in (*MOVING_OPS, "Pad"):
+        node = graph.producer(node.input[0])
+    return node is not None and any(each.name == node.name and each.grid.ends[0] == 0 for each in quantizers)
+
+
+def _pad_inside(graph, node):
+    """Lets a convolution or a pooling do the padding with zeros that stands before it."""
     from onnx import helper
 
-    pad = graph.producer(conv.input[0])
+    pad = graph.producer(node.input[0])
     if pad is None or pad.op_type != "Pad" or len(pad.input) > 3:
         return
     modes = [helper.get_attribute_value(each) for each in pad.attribute if each.name == "mode"]
     value = graph.constants[pad.input[2]] if len(pad.input) == 3 and pad.input[2] else 0
     margins = graph.constants[pad.input[1]].reshape(2, -1)
-    attributes = {each.name: helper.get_attribute_value(each) for each in conv.attribute}
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     before = attributes.get("pads", [0] * margins[:, 2:].size)
     is_plain = attributes.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and modes in ([], [b"constant"])
     if not is_plain or value != 0 or margins[:, :2].any():
         return
     pads = (margins[:, 2:].ravel() + before).tolist()
     attributes = {**attributes, "auto_pad": "NOTSET", "pads": pads}
-    del conv.attribute[:]
-    conv.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    conv.input[0] = pad.input[0]
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    node.input[0] = pad.input[0]
     if not graph.readers(pad.output[0]):
         graph.nodes.remove(pad)
 

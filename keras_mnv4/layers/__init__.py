@@ -8,7 +8,9 @@ from keras_mnv4.layers.inverted_bottleneck import DepthwiseSeparable
 from keras_mnv4.layers.inverted_bottleneck import FusedInvertedBottleneck
 from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
 from keras_mnv4.layers.layer_scale import LayerScale
+from keras_mnv4.layers.max_pool import MaxPool
 from keras_mnv4.layers.quant_norm import QuantNorm
+from keras_mnv4.layers.residual_unit import ResidualUnit
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "DepthwiseSeparable",
     "FusedInvertedBottleneck",
     "LayerScale",
+    "MaxPool",
     "MobileMQA",
     "QuantNorm",
+    "ResidualUnit",
     "SpatialAttention",
     "StochasticDepth",
     "UniversalInvertedBottleneck",

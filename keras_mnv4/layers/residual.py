@@ -10,7 +10,8 @@ from keras_mnv4.qat.quantizable import join_parts
 class ResidualChain(QuantizableLayer):
     """Applies a subclass's layers in order, and adds the input where the shapes allow.
 
-    A subclass sets its own arguments in `__init__`, then implements `make_chain`.
+    A subclass sets its own arguments in `__init__`, then implements `make_chain`, and `make_shortcut` if its sum is to
+    be there whatever the shapes.
 
     Args:
         filters: output channels.
@@ -58,6 +59,15 @@ class ResidualChain(QuantizableLayer):
         """The layers, in order; convolutions as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `make_chain`")
 
+    def make_shortcut(self):
+        """A layer called `shortcut` that gives the input the shape of the sum where that differs; None for no sum."""
+        return None
+
+    @property
+    def sum_activation(self):
+        """The activation behind the sum."""
+        return keras.activations.linear
+
     def conv_arguments(self, part):
         """What all convolutions of the chain have in common, for the one called `part`."""
         return {
@@ -77,18 +87,22 @@ class ResidualChain(QuantizableLayer):
 
     @property
     def quantizable_parts(self):
-        parts = [part for layer in self.chain for part in join_parts(layer, layer.quantizable_parts)]
+        parts = [part for layer in self._inner_layers for part in join_parts(layer, layer.quantizable_parts)]
         return (*parts, self.ADD) if self.has_shortcut else tuple(parts)
 
     @property
     def operator_parts(self):
-        parts = [part for layer in self.chain for part in join_parts(layer, layer.operator_parts)]
+        parts = [part for layer in self._inner_layers for part in join_parts(layer, layer.operator_parts)]
         return (*parts, self.ADD) if self.has_shortcut else tuple(parts)
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
-        self.has_shortcut = self.is_residual and self.strides == 1 and channels == self.filters
+        keeps_shape = self.strides == 1 and channels == self.filters
         self.chain = self.make_chain(channels)
+        self.shortcut = None if keeps_shape else self.make_shortcut()
+        self.has_shortcut = self.is_residual and (keeps_shape or self.shortcut is not None)
+        if self.shortcut is not None:
+            self.shortcut.build(input_shape)
         shape = input_shape
         for layer in self.chain:
             layer.build(shape)
@@ -108,19 +122,26 @@ class ResidualChain(QuantizableLayer):
             outputs = layer(outputs, training=training)
         if self.drop_path is not None:
             outputs = self.drop_path(outputs, training=training)
-        if self.has_shortcut:
-            outputs = inputs + outputs
-        if self.add_quantizer is not None:
-            outputs = self.add_quantizer(outputs, training=training)
-        return outputs
+        if not self.has_shortcut:
+            return outputs
+        shortcut = inputs if self.shortcut is None else self.shortcut(inputs, training=training)
+        return self._add(shortcut, outputs, training)
 
     def compute_part(self, part, *inputs):
         if part == self.ADD:
-            total = inputs[0] + inputs[1]
-            return total if self.add_quantizer is None else self.add_quantizer(total)
+            return self._add(*inputs)
         name, _, inner = part.partition("/")
-        (layer,) = (layer for layer in self.chain if layer.name == name)
+        (layer,) = (layer for layer in self._inner_layers if layer.name == name)
         return layer.compute_part(inner, *inputs)
+
+    def _add(self, shortcut, branch, training=False):
+        with keras.name_scope(self.ADD):  # by which exporters know what comes from here
+            outputs = self.sum_activation(shortcut + branch)
+        return outputs if self.add_quantizer is None else self.add_quantizer(outputs, training=training)
+
+    @property
+    def _inner_layers(self):
+        return self.chain if self.shortcut is None else [*self.chain, self.shortcut]
 
     def compute_output_shape(self, input_shape):
         for layer in self.chain if self.built else self.make_chain(self._channels(input_shape)):

@@ -17,7 +17,6 @@ from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import Rule
 from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import Quantizer
-from keras_mnv4.qat.quantizers import with_gradient_of
 
 EPSILON = 2.0**-23  # of float32, added to every bound
 NOT_YET = -1.0  # in the place of a bound: what is seen is left as it is
@@ -30,15 +29,17 @@ STATISTICS = {
     "absolute": lambda values, mask, count, axes: ops.sum(ops.where(mask, ops.abs(values), 0.0), axes) / count,
     "square": lambda values, mask, count, axes: ops.sum(ops.where(mask, ops.square(values), 0.0), axes) / count,
 }
-# How their averages become a bound. The quantiser `q` has the coefficients.
+# Which of them a bound is computed from, besides the minimum, which tells the sign; and how: the quantiser `q` has the
+# coefficients, and `mean` holds their moving averages.
 BOUNDS = {
-    "mean_of_max": lambda q, mean: ops.maximum(ops.abs(mean["maximum"]), ops.abs(mean["minimum"])),
-    "absdev": lambda q, mean: q.coefficient * mean["absolute"],
-    "rms": lambda q, mean: q.coefficient * ops.sqrt(mean["square"]),
-    "mixed": lambda q, mean: (
-        q.mix * q.coefficient * ops.sqrt(mean["square"]) + (1 - q.mix) * q.coefficient * mean["absolute"]
+    "mean_of_max": (("maximum",), lambda q, mean: ops.maximum(ops.abs(mean["maximum"]), ops.abs(mean["minimum"]))),
+    "absdev": (("absolute",), lambda q, mean: q.coefficient * mean["absolute"]),
+    "rms": (("square",), lambda q, mean: q.coefficient * ops.sqrt(mean["square"])),
+    "mixed": (
+        ("absolute", "square"),
+        lambda q, mean: q.coefficient * (q.mix * ops.sqrt(mean["square"]) + (1 - q.mix) * mean["absolute"]),
     ),
-    "fixed": lambda q, mean: ops.full_like(mean["minimum"], q.fixed_bound),
+    "fixed": ((), lambda q, mean: ops.full_like(mean["minimum"], q.fixed_bound)),
 }
 
 
@@ -127,8 +128,6 @@ class AQTActivationQuantizer(Quantizer):
     momentum: float = 0.9
     exclude_zeros: bool = True
 
-    symmetric = narrow_range = False
-
     def __post_init__(self):
         super().__post_init__()
         if self.bound not in BOUNDS:
@@ -153,7 +152,7 @@ class AQTActivationQuantizer(Quantizer):
             "min_var": variable("min", 0.0),
             "max_var": variable("max", NOT_YET),
             "steps": variable("steps", 0.0, shape=None),
-            **{statistic: variable(statistic, 0.0) for statistic in STATISTICS},
+            **{statistic: variable(statistic, 0.0) for statistic in self._used},
         }
 
     def __call__(self, inputs, training, weights):
@@ -166,7 +165,7 @@ class AQTActivationQuantizer(Quantizer):
         """Moves the averages as `inputs` ask for; computes bounds if it is time to, and they are not there yet."""
         seen, is_any = self._statistics(inputs)
         averages = {}
-        for name in STATISTICS:
+        for name in self._used:
             old = ops.convert_to_tensor(weights[name])
             averages[name] = old + (1.0 - self.momentum) * ops.where(is_any, seen[name] - old, 0.0)
             weights[name].assign(averages[name])
@@ -185,17 +184,21 @@ class AQTActivationQuantizer(Quantizer):
         """`inputs`, rounded to the codes of a range, which is signed if it begins below zero."""
         return round_as_aqt(inputs, high, self.num_bits, is_signed=low < 0.0)
 
+    @property
+    def _used(self):
+        return ("minimum", *BOUNDS[self.bound][0])
+
     def _statistics(self, inputs):
-        """All statistics of a batch, and whether there was any value for them."""
+        """The statistics of a batch, and whether there was any value for them."""
         values = ops.stop_gradient(inputs)
         axes = tuple(range(len(inputs.shape) - 1)) if self.per_axis else None
         mask = ops.not_equal(values, 0.0) if self.exclude_zeros else ops.ones_like(values, "bool")
         count = ops.sum(ops.cast(mask, "float32"), axes)
         least_one = ops.maximum(count, 1.0)
-        return {name: of(values, mask, least_one, axes) for name, of in STATISTICS.items()}, count > 0.0
+        return {name: STATISTICS[name](values, mask, least_one, axes) for name in self._used}, count > 0.0
 
     def _range_from(self, averages):
-        bound = BOUNDS[self.bound](self, averages)
+        bound = BOUNDS[self.bound][1](self, averages)
         if self.signed is None:
             return ops.where(averages["minimum"] < 0.0, -bound, 0.0), bound
         return -bound if self.signed else ops.zeros_like(bound), bound
@@ -218,19 +221,28 @@ def round_as_aqt(inputs, bound, num_bits, is_signed):
         A tensor of the shape of `inputs`. Its gradient passes where no value was cut off; as in AQT, half of it where a
         value was just not, for that is the derivative that JAX gives the larger of two equal numbers.
     """
+    bound = ops.convert_to_tensor(bound)
     is_signed = ops.logical_and(is_signed, ops.ones_like(bound, "bool"))
     top, codes = 2.0 ** (num_bits - 1) - 1.0, 2.0**num_bits
     first, last = ops.where(is_signed, -top, 0.0), ops.where(is_signed, top, codes - 1.0)
     per_unit = ops.where(is_signed, top, codes) / (bound + EPSILON)
-    scaled = ops.stop_gradient(inputs) * per_unit
-    rounded = ops.clip(ops.floor(scaled + ops.where(is_signed, 0.5, 0.0)), first, last) * (
-        1.0 / per_unit
-    )  # as XLA has it
-    clipped = ops.where(is_signed, scaled, ops.floor(scaled))
-    is_inside = ops.logical_and(clipped > first, clipped < last)
-    is_end = ops.logical_or(ops.equal(clipped, first), ops.equal(clipped, last))
-    share = ops.where(is_inside, 1.0, ops.where(is_end, 0.5, 0.0))
-    return with_gradient_of(inputs * share, rounded)
+    step, half = 1.0 / per_unit, ops.where(is_signed, 0.5, 0.0)  # XLA, too, multiplies by the step
+
+    @ops.custom_gradient
+    def rounded(values):
+        scaled = values * per_unit
+        outputs = ops.clip(ops.floor(scaled + half), first, last) * step
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            clipped = ops.where(is_signed, scaled, ops.floor(scaled))
+            is_inside = ops.logical_and(clipped > first, clipped < last)
+            is_end = ops.logical_or(ops.equal(clipped, first), ops.equal(clipped, last))
+            return upstream * ops.where(is_inside, 1.0, ops.where(is_end, 0.5, 0.0))
+
+        return outputs, gradient
+
+    return rounded(ops.convert_to_tensor(inputs))
 
 
 def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activations=None):

@@ -15,6 +15,7 @@ class Member:
         macs: multiply-accumulates at 224 pixels.
         alpha: its width.
         channels: of the last feature map.
+        layout: how timm calls its tensors.
     """
 
     build: object
@@ -22,6 +23,7 @@ class Member:
     macs: int
     alpha: float = 1.0
     channels: int = 960
+    layout: str = "timm"
 
 
 # timm 1.0.31, counted with hooks; convolutions, matrix products and the classifier.
@@ -38,6 +40,11 @@ TIMM = {
     "hybrid_medium_075": Member(applications.MobileNetV4HybridMedium, 7_313_528, 649_844_400, 0.75, 720),
     "hybrid_large": Member(applications.MobileNetV4HybridLarge, 37_764_624, 2_549_568_000),
     "hybrid_large_075": Member(applications.MobileNetV4HybridLarge, 22_754_984, 1_547_465_600, 0.75, 720),
+}
+_RESNET = {"layout": "timm_resnet"}
+RESNETS = {
+    "resnet18": Member(applications.ResNet18, 11_689_512, 1_814_073_344, channels=512, **_RESNET),
+    "resnet50": Member(applications.ResNet50, 25_557_032, 4_089_184_256, channels=2048, **_RESNET),
 }
 # tf-models-official 2.20.0: channels of its endpoints 2 to 5, and trainable parameters at 1000 classes.
 MODEL_GARDEN = {
@@ -62,4 +69,11 @@ CONSTRUCTORS = {
     "EfficientNetLite0": (1280, 224),
     "EfficientNetLite1": (1280, 240),
     "EfficientNetLite2": (1280, 260),
+    "ResNet18": (512, 224),
+    "ResNet29": (2048, 224),
+    "ResNet34": (512, 224),
+    "ResNet50": (2048, 224),
+    "ResNet101": (2048, 224),
+    "ResNet152": (2048, 224),
+    "ResNet200": (2048, 224),
 }

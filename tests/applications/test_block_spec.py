@@ -5,17 +5,23 @@ import pytest
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Basic
 from keras_mnv4.applications import BlockSpec
+from keras_mnv4.applications import Bottleneck
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import build_network
 
 BLOCKS = (
     Conv(16, kernel=3, stride=2),
+    MaxPool(),
     FusedIB(16, kernel=3, expand=4),
     UIB(24, expand=2, start=3, middle=5, stride=2),
     UIB(24, expand=None, middle=3),
-    MQA(24, heads=2, key_dim=8, kv_stride=2),
+    Basic(24),
+    Bottleneck(64, stride=2),
+    MQA(64, heads=2, key_dim=8, kv_stride=2),
 )
 
 
@@ -46,6 +52,8 @@ def test_width_scales_filters_and_nothing_else():
         (Conv, {"filters": 48.5, "kernel": 3}),
         (Conv, {"filters": 8, "kernel": 3, "stride": 1.5}),
         (MQA, {"filters": 8, "heads": 0, "key_dim": 8}),
+        (MaxPool, {"kernel": 2}),
+        (Bottleneck, {"filters": 8, "reduction": 0}),
     ],
 )
 def test_rows_that_describe_no_block_are_refused(kind, arguments):
@@ -54,5 +62,6 @@ def test_rows_that_describe_no_block_are_refused(kind, arguments):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="'Conv', 'FusedIB', 'MQA', 'Separable', 'UIB'"):
+    kinds = "'Basic', 'Bottleneck', 'Conv', 'FusedIB', 'MQA', 'MaxPool', 'Separable', 'UIB'"
+    with pytest.raises(ValueError, match=kinds):
         BlockSpec.from_dict({"kind": "Dense", "filters": 8})

@@ -10,13 +10,20 @@ import pytest
 from keras_mnv4 import applications
 from keras_mnv4.applications import efficientnet_lite
 from keras_mnv4.applications import mobilenet_v4
+from keras_mnv4.applications import resnet
 
 # `no_cover` is pytest-cov's: what these run many times is covered elsewhere, and measuring takes a third more time.
 pytestmark = [pytest.mark.once, pytest.mark.no_cover]
 
 
 # The same code as their smaller siblings, with longer tables: these tests run with `make test-slow`.
-LONG = ("MobileNetV4ConvLarge", "MobileNetV4HybridLarge", "MobileNetV4ConvAALarge", "EfficientNetLite2")
+LONG = (
+    "MobileNetV4ConvLarge",
+    "MobileNetV4HybridLarge",
+    "MobileNetV4ConvAALarge",
+    "EfficientNetLite2",
+    *(name for name in resnet.ARCHITECTURES if name != "ResNet18"),
+)
 
 
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in family.CONSTRUCTORS]
@@ -32,7 +39,8 @@ def build(name):
     return getattr(applications, name)
 
 
-UNTRAINED = ("MobileNetV4ConvAAMedium", "MobileNetV4ConvMediumSeg")  # nobody has published weights
+# Without a tag for published weights.
+UNTRAINED = ("MobileNetV4ConvAAMedium", "MobileNetV4ConvMediumSeg", *resnet.ARCHITECTURES)
 CHANNELS_FIRST = ("MobileNetV4ConvSmall", "MobileNetV4HybridMedium", "MobileNetV4ConvBlurMedium", "EfficientNetLite0")
 
 
@@ -135,7 +143,7 @@ def test_wrong_arguments_are_named(build, arguments, message):
         build(**{"weights": None, **arguments})
 
 
-@pytest.mark.parametrize("module", [mobilenet_v4, efficientnet_lite])
+@pytest.mark.parametrize("module", [mobilenet_v4, efficientnet_lite, resnet])
 def test_modules_have_the_two_functions(module):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
     assert module.preprocess_input(pictures) is pictures

@@ -15,6 +15,7 @@ from keras_mnv4.applications.weights import assign_tensors
 
 pytestmark = pytest.mark.no_cover  # pytest-cov's: what these run many times is covered elsewhere
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+TIMM = family.TIMM | family.RESNETS
 EVERYWHERE = ("conv_small", "hybrid_medium")  # on all backends; the others on one
 
 
@@ -24,7 +25,7 @@ def variants(names):
 
 @pytest.fixture(scope="module")
 def timm():
-    return np.load(GOLDEN / "timm_logits.npz")
+    return {**np.load(GOLDEN / "timm_logits.npz"), **np.load(GOLDEN / "timm_resnet_logits.npz")}
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def model_garden():
     return np.load(GOLDEN / "model_garden_logits.npz")
 
 
-def fill(model):
+def fill(model, layout="timm"):
     """Gives `model` the reference weights by the way that a checkpoint goes."""
-    shapes = {name: slot.shape for name, slot in layouts.timm_tensors(model).items()}
-    assign_tensors(model, reference.state_dict(shapes), "timm", "reference.py")
+    shapes = {name: slot.shape for name, slot in layouts.LAYOUTS[layout].name_tensors(model).items()}
+    assign_tensors(model, reference.state_dict(shapes), layout, "reference.py")
     return shapes
 
 
@@ -44,9 +45,9 @@ def assert_close(outputs, expected, tolerance=5e-5):
     assert np.abs(outputs - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("variant", variants(family.TIMM))
+@pytest.mark.parametrize("variant", variants(TIMM))
 def test_timm(variant, timm):
-    member = family.TIMM[variant]
+    member = TIMM[variant]
     model = member.build(
         weights=None,
         alpha=member.alpha,
@@ -55,7 +56,7 @@ def test_timm(variant, timm):
         definition="timm",
         include_preprocessing=False,
     )
-    shapes = fill(model)
+    shapes = fill(model, member.layout)
     assert reference.digest(shapes) == timm[f"{variant}_digest"]
     for height, width in reference.SIZES:
         logits = model(reference.pictures(height, width), training=False)
@@ -84,11 +85,11 @@ def test_model_garden(variant, model_garden):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("variant", family.TIMM)
+@pytest.mark.parametrize("variant", TIMM)
 def test_parameters_and_macs_are_timms(variant, timm):
     from keras_mnv4 import cost
 
-    member = family.TIMM[variant]
+    member = TIMM[variant]
     model = member.build(weights=None, alpha=member.alpha, input_shape=(224, 224, 3))
     parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
     assert parameters == member.parameters == timm[f"{variant}_params"]

@@ -12,14 +12,17 @@ from keras_mnv4 import qat
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Basic
+from keras_mnv4.applications import Bottleneck
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import Separable
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 
 pytestmark = pytest.mark.once
-POLICIES = (None, "w8a8", "w4a4_first_last_8", "pikelpn")
+POLICIES = (None, "w8a8", "w4a4_first_last_8", "pikelpn", "aqt_w4a4_first_last_8")
 
 filters = strategies.integers(1, 5).map(lambda number: 8 * number)
 kernels = strategies.sampled_from([0, 3, 5])
@@ -39,6 +42,9 @@ rows = strategies.one_of(
     strategies.builds(Conv, filters, kernel=strategies.sampled_from([1, 3]), stride=strides),
     strategies.builds(Separable, filters, stride=strides),
     strategies.builds(FusedIB, filters, kernel=strategies.just(3), expand=strategies.just(2), stride=strides),
+    strategies.builds(Basic, filters, stride=strides),
+    strategies.builds(Bottleneck, filters, reduction=strides, stride=strides),
+    strategies.builds(MaxPool, stride=strides),
     strategies.builds(MQA, filters, heads=strides, key_dim=strategies.just(8), kv_stride=strides),
 )
 architectures = strategies.builds(
@@ -55,6 +61,8 @@ architectures = strategies.builds(
 @hypothesis.settings(max_examples=12, deadline=None)
 @hypothesis.given(architecture=architectures, policy=strategies.sampled_from(POLICIES))
 def test_any_table_costs_what_its_model_does(architecture, policy):
+    has_units = any(isinstance(row, (Basic, Bottleneck)) for row in architecture.blocks)
+    hypothesis.assume(policy is None or architecture.activation != "gelu" or not has_units)  # refused by name
     model = build_network(architecture, classes=7, input_shape=(48, 40, 3))
     if policy is not None:
         model = qat.quantize_model(model, policy)

@@ -1,4 +1,4 @@
-"""Every network as integer files, with random statistics, on 64 real photos."""
+"""Whole networks as integer files, with random statistics, on 64 real photos."""
 
 import pytest
 from conftest import randomize_statistics
@@ -7,6 +7,7 @@ from keras_mnv4 import applications
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.applications import mobilenet_v4
+from keras_mnv4.export.tflite_file import read_tflite
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 SIZE = 96
@@ -31,3 +32,19 @@ def test_every_network_becomes_integers(name, policy, real_photos, tmp_path):
     else:
         assert report.agreement.within_one_step >= 0.99, report.agreement
     assert report.parts
+
+
+@pytest.mark.parametrize(("policy", "target", "dtype"), [("w8a8", "edgetpu", "INT8"), ("w4a8", "cpu", "INT4")])
+def test_resnet_becomes_integers(policy, target, dtype, real_photos, tmp_path):
+    """Logits within two steps: behind the mean, which truncates, stands the classifier alone."""
+    photos = real_photos(64, SIZE).astype("float32")
+    model = applications.ResNet18(input_shape=(SIZE, SIZE, 3), classifier_activation=None)
+    model = qat.quantize_model(randomize_statistics(model), policy)
+    qat.calibrate(model, photos[::4], batch_size=16)
+    report = export.to_litert(model, tmp_path / "model.tflite", target, samples=photos)
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    assert min(part.exact for part in report.parts if part.op != "MEAN") > 0.98
+    assert report.agreement.within_two_steps >= 0.99, report.agreement
+    assert len(report.parts) == 31  # 21 convolutions, 8 sums, the pooling and the mean
+    convolutions = [each for each in read_tflite(tmp_path / "model.tflite").operators if each.kind == "CONV_2D"]
+    assert [each.inputs[1].dtype for each in convolutions] == [dtype] * 21

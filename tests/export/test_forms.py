@@ -10,6 +10,7 @@ from conftest import fit_statistics
 from conftest import randomize_statistics
 from conftest import tiny_hybrid
 from conftest import tiny_network
+from conftest import tiny_resnet
 
 from keras_mnv4 import export
 from keras_mnv4 import qat
@@ -82,6 +83,17 @@ def test_four_bits_are_packed_for_the_cpu_and_contained_in_eight_elsewhere(photo
         assert set(np.unique(values)) <= set(range(-126, 127, 18))  # 15 codes, spread as far as 8 bits go
     # A 4-bit step of the kernel would be the unit of the bias; the wider codes make it 18 times finer.
     assert np.mean([part.exact for part in contained.parts]) > np.mean([part.exact for part in packed.parts])
+
+
+def test_a_residual_unit_ends_in_one_operator(photos, tmp_path):
+    """The sum with its relu. Paddings: of the stem, the pooling and one 3x3 convolution; none of 1x1 convolutions."""
+    report, file = export_quantized(tiny_resnet(), photos, tmp_path / "m.tflite", "edgetpu")
+    found = kinds(file)
+    assert (found["ADD"], found["MAX_POOL_2D"], found["PAD"], found["RELU"]) == (3, 1, 3, 0)
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    inner = {part.path for part in report.parts if part.path.startswith(("block_1", "block_3", "block_4"))}
+    bottleneck = {f"block_4/{part}" for part in ("conv_1", "conv_2", "conv_3", "shortcut", "add")}
+    assert inner == {"block_1", *(f"block_3/{part}" for part in ("conv_1", "conv_2", "shortcut", "add")), *bottleneck}
 
 
 def constants(path):

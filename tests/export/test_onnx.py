@@ -12,7 +12,9 @@ from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Bottleneck
 from keras_mnv4.applications import Conv
+from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.export import onnx
@@ -192,6 +194,17 @@ def test_onnx_runtime_computes_on_integers(exported, tmp_path):
     assert len(graph.of_kind("QLinearAdd")) == 2
     assert not graph.of_kind("Conv")
     assert len(graph.of_kind("QuantizeLinear")) == len(graph.of_kind("DequantizeLinear")) == 1  # input and output
+
+
+def test_residual_units_compute_on_integers(real_photos, tmp_path):
+    """Behind max pooling, too, which does the padding itself."""
+    photos = real_photos(8, 32).astype("float32")
+    blocks = (Conv(8, kernel=7, stride=2), MaxPool(), Bottleneck(16))
+    model = build_network(Architecture("unit", blocks, definition="timm"), classes=3, input_shape=(32, 32, 3))
+    quantized = qat.quantize_model(randomize_statistics(model), calibration_data=photos)
+    report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=photos)
+    assert report.float_layers == ()
+    assert min(part.within_one_step for part in report.parts) >= 0.999
 
 
 def test_one_wrong_weight_is_noticed(real_photos, tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ VARIANTS = {  # ours: timm's
     "hybrid_large": "mobilenetv4_hybrid_large",
     "hybrid_large_075": "mobilenetv4_hybrid_large_075",
 }
+RESNETS = {"resnet18": "resnet18", "resnet50": "resnet50"}
 
 
 def tensor(key, shape):

@@ -104,22 +104,26 @@ def numpy_averages(batches, per_axis, exclude_zeros):
 @given(
     per_axis=st.booleans(),
     exclude_zeros=st.booleans(),
+    bound=st.sampled_from(("mean_of_max", "mixed")),
     count=st.integers(1, 5),
     relu=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_averages_are_those_of_numpy(per_axis, exclude_zeros, count, relu, seed):
+def test_averages_are_those_of_numpy(per_axis, exclude_zeros, bound, count, relu, seed):
     batches = np.random.default_rng(seed).normal(0, 2, (count, 3, 2, 4)).astype("float32")
     batches[..., 0] = 0.0
     if relu:
         batches = np.maximum(batches, 0.0)
-    layer = qat.FakeQuantize(qat.AQTActivationQuantizer(per_axis=per_axis, exclude_zeros=exclude_zeros))
+    layer = qat.FakeQuantize(qat.AQTActivationQuantizer(per_axis=per_axis, exclude_zeros=exclude_zeros, bound=bound))
     for batch in batches:
         layer(batch, training=True)
     stored = {weight.path.split("range_")[-1]: ops.convert_to_numpy(weight) for weight in layer.weights}
     assert stored["steps"] == count
-    for name, expected in numpy_averages(batches, per_axis, exclude_zeros).items():
-        np.testing.assert_allclose(np.ravel(stored[name]), expected, rtol=1e-5, atol=1e-6)
+    used = {"minimum", *(("maximum",) if bound == "mean_of_max" else ("absolute", "square"))}
+    assert stored.keys() == used | {"min", "max", "steps"}
+    expected = numpy_averages(batches, per_axis, exclude_zeros)
+    for name in used & expected.keys():
+        np.testing.assert_allclose(np.ravel(stored[name]), expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_signs_are_found_out():
