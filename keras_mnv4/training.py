@@ -1,12 +1,12 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
-import pathlib
 import sys
 
 import keras
 from keras import layers
 
 from keras_mnv4 import qat
+from keras_mnv4.recipes import backup
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.02
@@ -52,7 +52,7 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
         validation_data=data.validation,
         epochs=epochs,
         verbose=verbose,
-        callbacks=[] if backup_dir is None else [_backup(backup_dir)],
+        callbacks=[] if backup_dir is None else [backup(backup_dir)],
     )
 
 
@@ -101,11 +101,6 @@ def top1(model, pictures):
     """Share of a `PictureSet` that `model` gets right."""
     inputs, labels = pictures.arrays()
     return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
-
-
-def _backup(folder):
-    """A backup that a kill in the middle of writing it does not spoil, in a sub-folder: Keras deletes it at the end."""
-    return keras.callbacks.BackupAndRestore(pathlib.Path(folder) / "latest", double_checkpoint=True)
 
 
 def _augmentation(flip):

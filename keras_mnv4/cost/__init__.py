@@ -10,6 +10,7 @@ from keras_mnv4.cost.latency import Latency
 from keras_mnv4.cost.latency import measure_latency
 from keras_mnv4.cost.latency import measure_operators
 from keras_mnv4.cost.pareto import dominated_area
+from keras_mnv4.cost.pareto import dominates
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.prices import ENERGIES
 from keras_mnv4.cost.prices import PRICES
@@ -24,6 +25,10 @@ from keras_mnv4.cost.roofline import rank_correlation
 from keras_mnv4.cost.roofline import roofline
 from keras_mnv4.cost.roofline import sweep
 from keras_mnv4.cost.roofline import universally_pareto
+from keras_mnv4.cost.study import ParetoStudy
+from keras_mnv4.cost.study import costs_of
+from keras_mnv4.cost.study import curves
+from keras_mnv4.cost.study import report
 from keras_mnv4.cost.table_profiler import TableProfiler
 
 __all__ = [
@@ -35,13 +40,17 @@ __all__ = [
     "FileLatency",
     "Format",
     "Latency",
+    "ParetoStudy",
     "PriceTable",
     "Profile",
     "Roofline",
     "Row",
     "TableProfiler",
     "Value",
+    "costs_of",
+    "curves",
     "dominated_area",
+    "dominates",
     "fit_ridge_point",
     "measure_latency",
     "measure_operators",
@@ -49,6 +58,7 @@ __all__ = [
     "profile",
     "rank_correlation",
     "register_counter",
+    "report",
     "roofline",
     "sweep",
     "universally_pareto",

@@ -32,6 +32,30 @@ def pareto_front(points):
     return front
 
 
+def dominates(points, others):
+    """Whether one set of points makes another needless: for each of the others, there is one that dominates it.
+
+    Args:
+        points: `(cost, quality)` pairs; less cost is better, and more quality.
+        others: likewise.
+
+    Returns:
+        True if for each of `others` one of `points` costs as little and is as good, and is better in one of the two.
+
+    Raises:
+        ValueError: if a number is missing (NaN).
+
+    Example:
+
+    >>> dominates([(1, 0.5), (2, 0.9)], [(2, 0.5), (4, 0.9)])
+    True
+    """
+    points = _array(points)
+    differences = points[:, None] - _array(others)[None]  # (points, others, 2)
+    no_worse = (differences[..., 0] <= 0) & (differences[..., 1] >= 0)
+    return bool((no_worse & (differences != 0).any(-1)).any(0).all())
+
+
 def dominated_area(points, cost_range, worst_quality=0.0, log_cost=False):
     """The area below the front of `points`: the mean over costs of the best quality to be had for the cost or less.
 

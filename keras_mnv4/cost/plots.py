@@ -9,6 +9,7 @@ from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.roofline import SWEEP
 from keras_mnv4.cost.roofline import on_fronts
 from keras_mnv4.cost.roofline import sweep
+from keras_mnv4.cost.study import curves
 
 
 def plot_pareto(points, names=None, label=None, axes=None):
@@ -39,6 +40,24 @@ def plot_pareto(points, names=None, label=None, axes=None):
     axes.margins(x=0.05 if names is None else 0.3)  # room for the names
     if label is not None:
         axes.legend()
+    return axes
+
+
+def plot_curves(records, cost="linear", axes=None):
+    """Cost against quality of the networks of a study, a curve for each policy.
+
+    Args:
+        records: dictionaries, as `ParetoStudy.records` gives.
+        cost: as for `keras_mnv4.cost.curves`.
+        axes: matplotlib axes to draw on; None for new ones.
+
+    Returns:
+        The axes.
+    """
+    axes = axes or _new_axes()
+    for policy, points in curves(records, cost).items():
+        plot_pareto(points, label=policy, axes=axes)
+    axes.set(xlabel=f"{cost} cost", ylabel="top-1")
     return axes
 
 

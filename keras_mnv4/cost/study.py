@@ -1,0 +1,253 @@
+"""`ParetoStudy`: networks of several widths, trained under several policies, for curves of quality over cost.
+
+Source: "Pareto-Optimal Quantized ResNet Is Mostly 4-bit" (arXiv 2105.03536).
+"""
+
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_mnv4.cost.arithmetic import Arithmetic
+from keras_mnv4.cost.pareto import dominated_area
+from keras_mnv4.cost.pareto import dominates
+from keras_mnv4.cost.pareto import pareto_front
+from keras_mnv4.cost.profile import profile
+from keras_mnv4.files import atomic_file
+from keras_mnv4.qat import quantize_model
+
+FLOAT = "float"  # the policy of networks that are not quantised
+# As such networks were trained: normalisations and changes of scale in bfloat16.
+ARITHMETIC = Arithmetic(norms="float", rescaling="float", float_format="bfloat16")
+COSTS = {
+    "linear": lambda costs: costs.aqt_cost("linear"),
+    "quadratic": lambda costs: costs.aqt_cost("quadratic"),
+    "memory": lambda costs: costs.aqt_cost("memory"),
+    "ace": lambda costs: costs.ace(),
+    "ace_v2": lambda costs: costs.ace_v2(),
+    "macs": lambda costs: costs.macs,
+    "parameters": lambda costs: costs.parameters,
+}
+SCORES = ("top1_train", "top1_eval")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network of a study.
+
+    Args:
+        network: its name in the study.
+        width: its width multiplier.
+        policy: the name of its policy in the study, `"float"` for none.
+        seed: seed of its weights, and of Keras's random numbers in training.
+    """
+
+    network: str
+    width: float
+    policy: str
+    seed: int
+
+    @property
+    def name(self):
+        return f"{self.network}_{self.width:g}_{self.policy}_{self.seed}"
+
+
+class ParetoStudy:
+    """A grid of networks, trained one by one; what each costs and how good it is are kept as soon as it is known.
+
+    The same call in a new process goes on where the last one was stopped, or killed: a record is either whole or not
+    there. Started as Keras Tuner's distributed search is, one process with the environment variable
+    `KERASTUNER_TUNER_ID=chief` and others with names of their own, and `KERASTUNER_ORACLE_IP` and
+    `KERASTUNER_ORACLE_PORT` the same for all, they share the runs. They must share `directory`, too.
+
+    Args:
+        directory: folder for the records, `<run>.json` each; made if it is not there.
+        networks: dictionary from name to a function of a width that gives a new float model.
+        widths: width multipliers.
+        policies: dictionary from name to a `keras_mnv4.qat.Policy` or the name of one. `"float": None` leaves networks
+            as they are.
+        seeds: seeds, one run each.
+        train: function of a model, as built and quantised, and a folder for backups. It trains the model and returns a
+            dictionary of numbers, `"top1_train"` and `"top1_eval"` among them, from 0 to 1.
+        settings: what else decides about results, such as the epochs: a dictionary, kept in every record.
+
+    Example:
+
+    >>> study = ParetoStudy(
+    ...     "study",
+    ...     networks={"resnet18": lambda width: ResNet18(alpha=width, classes=10, input_shape=(32, 32, 3))},
+    ...     widths=(0.25, 0.5, 1.0),
+    ...     policies={"float": None, "w4a4": "aqt_w4a4_first_last_8"},
+    ...     seeds=(0, 1),
+    ...     train=train,
+    ... )
+    >>> study.run()
+    >>> print(report(study.records()))
+    """
+
+    def __init__(self, directory, networks, widths, policies, seeds, train, settings=None):
+        self.directory = pathlib.Path(directory)
+        self.networks = dict(networks)
+        self.policies = dict(policies)
+        self.train = train
+        self.settings = json.loads(json.dumps(settings or {}))
+        self.runs = tuple(Run(*values) for values in itertools.product(networks, widths, policies, seeds))
+        if not self.runs:
+            raise ValueError("`networks`, `widths`, `policies` and `seeds` must hold one value each at least.")
+        if self.policies.get(FLOAT) is not None:
+            raise ValueError(f"The policy called {FLOAT!r} must be None. Received: {self.policies[FLOAT]!r}")
+
+    def run(self, verbose=1):
+        """Trains all networks that have no record yet.
+
+        Args:
+            verbose: 0 for silence, 1 for Keras Tuner's lines.
+
+        Raises:
+            ValueError: if records in the folder were made with other settings.
+            Exception: what `train` raised; the runs before are kept.
+        """
+        from keras_mnv4.cost.study_tuner import run_all
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        missing = [run for run in self.runs if self.record(run) is None]
+        if missing:
+            run_all(self, missing, verbose)
+
+    def carry_out(self, run):
+        """Trains one network, unless it has a record, and gives its record."""
+        record = self.record(run)
+        if record is None:
+            model = self.build(run)
+            backups = self.directory / "backups" / run.name
+            scores = self._checked(self.train(model, backups))
+            record = {**dataclasses.asdict(run), **costs_of(model), **scores, "settings": self.settings}
+            with atomic_file(self._path(run), overwrite=True) as temporary:
+                temporary.write_text(json.dumps(record, indent=2))
+            shutil.rmtree(backups, ignore_errors=True)
+            keras.backend.clear_session()
+        return record
+
+    def build(self, run):
+        """The network of a run, before it is trained."""
+        keras.utils.set_random_seed(run.seed)
+        model, policy = self.networks[run.network](run.width), self.policies[run.policy]
+        return model if policy is None else quantize_model(model, policy)
+
+    def record(self, run):
+        """The record of a run, a dictionary; None if there is none."""
+        path = self._path(run)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text())
+        if record["settings"] != self.settings:
+            raise ValueError(
+                f"'{path}' was made with settings {record['settings']}, not {self.settings}: give the study another "
+                "`directory`, or remove it."
+            )
+        return record
+
+    def records(self):
+        """The records of all runs that are done."""
+        return [record for record in map(self.record, self.runs) if record is not None]
+
+    def _path(self, run):
+        return self.directory / f"{run.name}.json"
+
+    @staticmethod
+    def _checked(scores):
+        if not all(0 <= scores.get(name, -1) <= 1 for name in SCORES):
+            raise ValueError(f"`train` must return {' and '.join(SCORES)}, from 0 to 1. Received: {scores}")
+        return scores
+
+
+def costs_of(model):
+    """What a study notes of a network's cost, a dictionary: for one picture, what is not quantised in bfloat16.
+
+    Args:
+        model: a Functional Keras model of a fixed input size.
+    """
+    costs = profile(model, arithmetic=ARITHMETIC)
+    return {name: cost(costs) for name, cost in COSTS.items()}
+
+
+def curves(records, cost="linear", score="top1_eval"):
+    """Cost and quality of each network of a study, by policy.
+
+    Args:
+        records: dictionaries, as `ParetoStudy.records` gives.
+        cost: `"linear"`, `"quadratic"`, `"memory"`, `"ace"`, `"ace_v2"`, `"macs"` or `"parameters"`.
+        score: `"top1_eval"` or `"top1_train"`.
+
+    Returns:
+        A dictionary from policy to a list of `(cost, mean score of all seeds)`, by rising cost.
+    """
+    return {
+        policy: sorted((group[0][cost], float(np.mean([each[score] for each in group]))) for group in groups)
+        for policy, groups in _by_policy(records).items()
+    }
+
+
+def report(records, cost="linear"):
+    """A text: a table of all networks, and one of policies.
+
+    The generalisation gap is the accuracy on the training set less that on the evaluation set. The area is the mean,
+    over the logarithm of the costs that all policies have in common, of the best accuracy to be had.
+
+    Args:
+        records: dictionaries, as `ParetoStudy.records` gives.
+        cost: as for `curves`.
+    """
+    if not records:
+        return "No records yet.\n"
+    console = Console(file=io.StringIO(), width=120)
+    console.print(_networks(records, cost), _policies(records, cost))
+    return console.file.getvalue()
+
+
+def _networks(records, cost):
+    table = Table("policy", "network", "width", f"{cost} cost", "top-1", "train top-1", "gap", "seeds", "on front")
+    groups = [group for groups in _by_policy(records).values() for group in groups]
+    front = pareto_front([(group[0][cost], _mean(group, "top1_eval")) for group in groups])
+    for place, group in enumerate(groups):
+        first = group[0]
+        scores = [f"{_mean(group, score):.2%}" for score in ("top1_eval", "top1_train")]
+        cells = first["policy"], first["network"], f"{first['width']:g}", f"{first[cost]:.4g}", *scores
+        table.add_row(*cells, f"{_gap(group):+.2%}", str(len(group)), "*" if place in front else "")
+    return table
+
+
+def _policies(records, cost):
+    table = Table("policy", "mean gap", "area", f"dominates {FLOAT}")
+    lines = curves(records, cost)
+    common = max(line[0][0] for line in lines.values()), min(line[-1][0] for line in lines.values())
+    for policy, groups in _by_policy(records).items():
+        gap = f"{np.mean([_gap(group) for group in groups]):+.2%}"
+        area = f"{dominated_area(lines[policy], common, log_cost=True):.2%}" if common[0] < common[1] else "-"
+        is_better = policy != FLOAT and FLOAT in lines and dominates(lines[policy], lines[FLOAT])
+        table.add_row(policy, gap, area, "yes" if is_better else "")
+    return table
+
+
+def _by_policy(records):
+    """`{policy: [[records of one network, a seed each], ...]}`, by rising width."""
+    found = {}
+    for record in sorted(records, key=lambda each: (each["network"], each["width"], each["seed"])):
+        networks = found.setdefault(record["policy"], {})
+        networks.setdefault((record["network"], record["width"]), []).append(record)
+    return {policy: list(networks.values()) for policy, networks in found.items()}
+
+
+def _mean(group, score):
+    return float(np.mean([each[score] for each in group]))
+
+
+def _gap(group):
+    return _mean(group, "top1_train") - _mean(group, "top1_eval")
