@@ -1,0 +1,106 @@
+"""`CostModel`: what candidates of a search space cost, looked up; and limits on it."""
+
+import math
+
+from keras_mnv4.cost import TableProfiler
+
+MEASURES = {
+    "macs": lambda profile: profile.macs,
+    "parameters": lambda profile: profile.parameters,
+    "weight_bytes": lambda profile: profile.weight_bytes,
+    "ace": lambda profile: profile.ace(),
+    "ace_v2": lambda profile: profile.ace_v2(),
+    "energy": lambda profile: profile.energy(),
+}
+
+
+class CostModel:
+    """Costs of the candidates of a space, thousands a second, without building one.
+
+    Args:
+        space: a `SearchSpace`.
+        limits: dictionary from measure to the most that a candidate may cost. Measures are `"macs"`, `"parameters"`,
+            `"weight_bytes"`, `"ace"`, `"ace_v2"`, `"energy"`, or functions of a `keras_mnv4.cost.Profile`.
+        input_shape: `(height, width, channels)`; None for that of the space.
+        classes: classes of the classifier.
+
+    Raises:
+        ValueError: if a measure is not known.
+
+    Example:
+
+    >>> costs = CostModel(space, limits={"macs": 50e6, "ace_v2": 4e9}, input_shape=(96, 96, 3), classes=10)
+    >>> costs.allows(space.sample(np.random.default_rng(0)))
+    """
+
+    def __init__(self, space, limits=None, input_shape=None, classes=1000):
+        self.space = space
+        self.limits = dict(limits or {})
+        unknown = [name for name in self.limits if not callable(name) and name not in MEASURES]
+        if unknown:
+            raise ValueError(f"`limits` must be on {tuple(MEASURES)}, or functions. Received: {unknown}")
+        self._profilers = {
+            bits: TableProfiler(input_shape, classes, None if bits is None else f"w{bits}a8")
+            for bits in (space.weight_bits or (None,))
+        }
+        # What no candidate's bits touch has 8.
+        self._base = self._profilers.get(None) or TableProfiler(input_shape, classes, "w8a8")
+
+    def profile(self, candidate):
+        """The `keras_mnv4.cost.Profile` of a candidate."""
+        profilers = {block: self._profilers[bits] for block, bits in self.space.bits_of(candidate).items()}
+        return self._base.profile(self.space.architecture_of(candidate), of_blocks=profilers)
+
+    def cost(self, candidate, measure):
+        """One measure of a candidate."""
+        return (measure if callable(measure) else MEASURES[measure])(self.profile(candidate))
+
+    def excess(self, candidate):
+        """How far a candidate is beyond its limits: the largest of all costs, divided by their limits, less 1."""
+        profile = self.profile(candidate)
+        shares = [
+            (measure if callable(measure) else MEASURES[measure])(profile) / most
+            for measure, most in self.limits.items()
+        ]
+        return max(shares, default=0.0) - 1.0
+
+    def bring_within(self, candidate):
+        """A network within the limits, from any candidate: one decision after the other, each to what saves most.
+
+        Of the last decision's networks within the limits it is the one that costs most.
+
+        Raises:
+            ValueError: if no decision saves anything any more.
+        """
+        candidate = self.space.mend(candidate)
+        excess = self.excess(candidate)
+        while excess > 0.0:
+            found = [(self.excess(each), index, each) for index, each in enumerate(self.space.neighbours(candidate))]
+            within = [each for each in found if each[0] <= 0.0]
+            least, _, candidate = max(within) if within else min(found, default=(math.inf, 0, candidate))
+            if least >= excess:
+                raise ValueError(f"From here no network within {self.limits} is found: {candidate}")
+            excess = least
+        return candidate
+
+    def allows(self, candidate):
+        """Whether a candidate is within all limits."""
+        return self.excess(candidate) <= 0.0
+
+    def sample(self, random, tries=1000):
+        """A random candidate within the limits.
+
+        Raises:
+            ValueError: if none was found; the message says how close the nearest came.
+        """
+        nearest = float("inf")
+        for _ in range(tries):
+            candidate = self.space.sample(random)
+            excess = self.excess(candidate)
+            if excess <= 0.0:
+                return candidate
+            nearest = min(nearest, excess)
+        raise ValueError(
+            f"None of {tries} random candidates is within {self.limits}; the nearest is {nearest:.0%} beyond. Raise "
+            "the limits, or choose a space of smaller networks."
+        )

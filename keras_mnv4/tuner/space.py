@@ -1,0 +1,281 @@
+"""`SearchSpace`: tables in which choices stand where numbers, or whole rows, do."""
+
+import dataclasses
+import functools
+import json
+import math
+
+from keras_mnv4.applications.block_spec import BLOCK
+from keras_mnv4.applications.block_spec import MQA
+from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.block_spec import Choice
+from keras_mnv4.applications.network import Architecture
+from keras_mnv4.qat.policies import Policy
+from keras_mnv4.qat.policies import get_policy
+
+NONE = "none"  # the label of a row that is left out
+EVERYTHING = ".*"
+EIGHT_BITS = get_policy("w8a8")
+TRIES = 1000  # before a space counts as empty
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """All networks that a table with choices in it stands for.
+
+    A candidate, one of these networks, is a dictionary from decision to value. Decisions are called after where they
+    stand, `"block_3/filters"`, or by the name of their `Choice`; those between rows, `"block_3"`, have the rows' kinds
+    for values, and `"none"` for leaving the block out. Not all candidates are networks: a block that takes a stride
+    needs a depthwise convolution.
+
+    Args:
+        architecture: an `Architecture` whose rows have a `Choice` in them, or are a `Choice` between rows. Among these
+            may be None, if the others have no stride.
+        weight_bits: bits that the kernels of each block can have, a decision each; empty for networks that are not
+            quantised. Feature maps, the first and the last layer have 8.
+
+    Raises:
+        ValueError: if there is nothing to choose, or two choices of one name differ.
+
+    Example:
+
+    >>> rows = (
+    ...     Conv(16, kernel=3, stride=2),
+    ...     UIB(choice(24, 32), expand=4, start=choice(0, 3, 5), middle=choice(0, 3, 5), stride=2),
+    ...     choice(None, UIB(32, expand=2, middle=3)),
+    ... )
+    >>> space = SearchSpace(Architecture("example", rows))
+    >>> space.size
+    36
+    """
+
+    architecture: Architecture
+    weight_bits: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "weight_bits", tuple(self.weight_bits))
+        if not self.decisions:
+            raise ValueError("`architecture` must have a `Choice` in one of its rows at least.")
+
+    @functools.cached_property
+    def decisions(self):
+        """A dictionary from decision to the tuple of its values, in the order of the table."""
+        found = {}
+
+        def add(name, values):
+            if found.setdefault(name, values) != values:
+                raise ValueError(f"Choices called {name!r} must have the same values. Found: {found[name]}, {values}")
+
+        for path, row in self._rows:
+            if isinstance(row, Choice):
+                _check_row_choice(path, row)
+                add(row.name or path, tuple(_label(each) for each in row.values))
+            for each in _alternatives(row):
+                for field, choice in each.choices.items():
+                    add(choice.name or f"{path}/{field}", choice.values)
+            if self.weight_bits and path != "stem":
+                add(f"{path}/weight_bits", self.weight_bits)
+        return found
+
+    @property
+    def size(self):
+        """The number of candidates, those that are no networks among them."""
+        return math.prod(len(values) for values in self.decisions.values())
+
+    def sample(self, random):
+        """A candidate, each of its decisions taken by chance; always a network.
+
+        Args:
+            random: a `numpy.random.Generator`.
+        """
+        for _ in range(TRIES):
+            candidate = {name: values[random.integers(len(values))] for name, values in self.decisions.items()}
+            if self.is_network(candidate):
+                return candidate
+        raise ValueError(f"Of {TRIES} random candidates of `{self.architecture.name}` none is a network.")
+
+    def neighbours(self, candidate):
+        """The networks that differ from a candidate in one decision, as a list."""
+        self._check(candidate)
+        changed = (
+            {**candidate, name: value}
+            for name, values in self.decisions.items()
+            for value in values
+            if value != candidate[name]
+        )
+        return [each for each in changed if self.is_network(each)]
+
+    def is_network(self, candidate):
+        """Whether a candidate's rows describe blocks."""
+        try:
+            self.architecture_of(candidate)
+        except ValueError:
+            return False
+        return True
+
+    def mend(self, candidate):
+        """A candidate that is a network: in rows that describe no block, the first decision that helps is changed.
+
+        Raises:
+            ValueError: if none does.
+        """
+        self._check(candidate)
+        for path, row in self._rows:
+            changed = (
+                {**candidate, name: value}
+                for name, values in self.decisions.items()
+                if name.startswith(f"{path}/")
+                for value in values
+            )
+            candidate = next((each for each in (candidate, *changed) if _is_block(path, row, each)), candidate)
+        self.architecture_of(candidate)
+        return candidate
+
+    def encode(self, candidate):
+        """A candidate as a tuple of whole numbers: the place of each value among those of its decision."""
+        self._check(candidate)
+        return tuple(values.index(candidate[name]) for name, values in self.decisions.items())
+
+    def decode(self, code):
+        """The candidate that `encode` made a code of.
+
+        Raises:
+            ValueError: if it is not a code of this space.
+        """
+        lengths = [len(values) for values in self.decisions.values()]
+        if len(code) != len(lengths) or not all(0 <= place < most for place, most in zip(code, lengths, strict=True)):
+            raise ValueError(f"A code has {len(lengths)} numbers, below {lengths}. Received: {code}")
+        return {name: values[place] for (name, values), place in zip(self.decisions.items(), code, strict=True)}
+
+    def architecture_of(self, candidate):
+        """The `Architecture` of a candidate, which `build_network` and `TableProfiler` take.
+
+        Raises:
+            ValueError: if the candidate is not of this space, or is no network.
+        """
+        self._check(candidate)
+        rows = tuple(row for _, row in self._chosen(candidate))
+        return dataclasses.replace(self.architecture, blocks=rows)
+
+    def bits_of(self, candidate):
+        """The bits of the kernels of a candidate's blocks, a dictionary from the block's name in its network."""
+        return {name: bits for name, _, bits in self._blocks(candidate) if self.weight_bits}
+
+    def policy_of(self, candidate):
+        """The `keras_mnv4.qat.Policy` of a candidate: None if the space has no bits to choose."""
+        if not self.weight_bits:
+            return None
+        rules = []
+        for width in self.weight_bits:
+            blocks = [(name, row) for name, row, bits in self._blocks(candidate) if bits == width]
+            for rule in _uniform(width).rules:
+                names = [name for name, row in blocks if rule.pattern == EVERYTHING or isinstance(row, MQA)]
+                if names and rule not in EIGHT_BITS.rules:
+                    pattern = f"(?={'|'.join(f'{name}(/|$)' for name in names)}){rule.pattern}"
+                    rules.append(dataclasses.replace(rule, pattern=pattern))
+        return Policy((*rules, *EIGHT_BITS.rules), name=f"{self.architecture.name}_mixed")
+
+    def to_hyperparameters(self, hyperparameters, default=None):
+        """Declares the decisions to Keras Tuner, and gives the candidate that it has chosen.
+
+        Args:
+            hyperparameters: a `keras_tuner.HyperParameters`.
+            default: the candidate to begin with; None for the first values.
+        """
+        default = default or self.decode((0,) * len(self.decisions))
+        candidate = {}
+        for name, values in self.decisions.items():
+            chosen = hyperparameters.Choice(name, [str(value) for value in values], default=str(default[name]))
+            candidate[name] = next(value for value in values if str(value) == chosen)
+        return candidate
+
+    def to_json(self):
+        """This space as a text that `from_json` reads."""
+        architecture = {
+            field.name: getattr(self.architecture, field.name) for field in dataclasses.fields(self.architecture)
+        }
+        architecture["blocks"] = [_row_to_json(row) for row in self.architecture.blocks]
+        return json.dumps({"architecture": architecture, "weight_bits": self.weight_bits}, indent=1)
+
+    @classmethod
+    def from_json(cls, text):
+        """The space that `to_json` wrote."""
+        fields = json.loads(text)
+        blocks = tuple(_row_from_json(row) for row in fields["architecture"]["blocks"])
+        return cls(Architecture(**{**fields["architecture"], "blocks": blocks}), tuple(fields["weight_bits"]))
+
+    @property
+    def _rows(self):
+        stem, *body = self.architecture.blocks
+        return (("stem", stem), *((f"{BLOCK}{number}", row) for number, row in enumerate(body, 1)))
+
+    def _chosen(self, candidate):
+        """Pairs of a row's place in the space and the row without choices; those left out are not among them."""
+        for path, row in self._rows:
+            chosen = _choose(path, row, candidate)
+            if chosen is not None:
+                yield path, chosen
+
+    def _blocks(self, candidate):
+        """The name in its network, the row and the bits of each of a candidate's blocks."""
+        _, *body = self._chosen(candidate)
+        for number, (path, row) in enumerate(body, 1):
+            yield f"{BLOCK}{number}", row, candidate.get(f"{path}/weight_bits")
+
+    def _check(self, candidate):
+        for name, values in self.decisions.items():
+            if name not in candidate or candidate[name] not in values:
+                raise ValueError(
+                    f"Decision {name!r} must be one of {values}. Received: {candidate.get(name, 'nothing')!r}"
+                )
+
+
+def _choose(path, row, candidate):
+    """A row without choices, or None if it is left out; ValueError if it describes no block."""
+    if isinstance(row, Choice):
+        label = candidate[row.name or path]
+        row = next(each for each in row.values if _label(each) == label)
+    if row is None or not row.choices:
+        return row
+    chosen = {field: candidate[choice.name or f"{path}/{field}"] for field, choice in row.choices.items()}
+    return dataclasses.replace(row, **chosen)
+
+
+def _is_block(path, row, candidate):
+    try:
+        _choose(path, row, candidate)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_row_choice(path, row):
+    labels = [_label(each) for each in row.values]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"Rows to choose from must differ in kind, at `{path}`: {labels}. Put choices into one row.")
+    if NONE in labels and any(each.stride != 1 for each in _alternatives(row)):
+        raise ValueError(f"A row with a stride cannot be left out, at `{path}`: {row}")
+
+
+def _alternatives(row):
+    return [each for each in row.values if each is not None] if isinstance(row, Choice) else [row]
+
+
+def _label(row):
+    return NONE if row is None else type(row).__name__
+
+
+def _uniform(weight_bits):
+    return get_policy(f"w{weight_bits}a8")
+
+
+def _row_to_json(row):
+    if isinstance(row, Choice):
+        return {"choice": [None if each is None else each.to_dict() for each in row.values], "name": row.name}
+    return row.to_dict()
+
+
+def _row_from_json(row):
+    if "choice" not in row:
+        return BlockSpec.from_dict(row)
+    return Choice(tuple(None if each is None else BlockSpec.from_dict(each) for each in row["choice"]), row["name"])
