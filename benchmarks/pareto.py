@@ -4,8 +4,8 @@
 record of each in `--out`; the same command goes on where it was stopped. `--report` only prints what there is, and with
 `--collect FILE` writes all records to one file.
 
-Several processes share the work if each is started with KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT and a
-KERASTUNER_TUNER_ID of its own, that of the first being `chief`.
+To share the work, start several processes, each with KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT and a
+KERASTUNER_TUNER_ID of its own. That of one is `chief`: it hands out the runs, the others train.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import keras
 from keras_mnv4 import cost
 from keras_mnv4 import data
 from keras_mnv4 import qat
+from keras_mnv4 import training
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import MaxPool
@@ -64,25 +65,23 @@ def make_study(arguments, pictures):
     def build(width):
         return build_network(RESNET18, alpha=width, classes=count, input_shape=shape)
 
-    def train(model, folder):
+    def train(model, run, backups):
+        pictures.train.restart(run.seed)
         augmentation = [
             keras.layers.RandomFlip("horizontal"),
             keras.layers.RandomTranslation(0.125, 0.125, fill_mode="constant", interpolation="nearest"),
         ]
-        recipe.fit(model, pictures, augmentation, verbose=2, backup_dir=folder)
-        scores = {}
-        for name, (inputs, labels) in {
-            "top1_train": pictures.train.arrays(TRAIN_PICTURES),
-            "top1_eval": pictures.test.arrays(),
-        }.items():
-            scores[name] = float((model.predict(inputs, batch_size=500, verbose=0).argmax(-1) == labels).mean())
-        return scores
+        recipe.fit(model, pictures, augmentation, verbose=2, backup_dir=backups)
+        return {
+            "top1_train": training.top1(model, pictures.train, TRAIN_PICTURES),
+            "top1_eval": training.top1(model, pictures.test),
+        }
 
     return cost.ParetoStudy(
         arguments.out,
         networks={"resnet18": build},
         widths=arguments.widths,
-        policies={name: policy for name, policy in policies(start_step).items() if name in arguments.policies},
+        policies={name: policies(start_step)[name] for name in arguments.policies},
         seeds=range(arguments.seeds),
         train=train,
         settings={
@@ -104,7 +103,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--widths", type=float, nargs="+", default=[0.125, 0.25, 0.375])
-    parser.add_argument("--policies", nargs="+", default=["float", "w8a8", "w4a4_first_last_8"])
+    parser.add_argument("--policies", nargs="+", choices=list(policies(0)), default=list(policies(0)))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("pareto"))
     parser.add_argument("--report", action="store_true")
@@ -114,7 +113,7 @@ def main():
     if not arguments.report:
         study.run()
     records = study.records()
-    print(cost.report(records))
+    print(cost.study_report(records))
     if arguments.collect is not None:
         with atomic_file(arguments.collect, overwrite=True) as temporary:
             temporary.write_text(json.dumps(records, indent=1) + "\n")

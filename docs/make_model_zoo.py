@@ -77,8 +77,7 @@ have a name in timm are listed; `alpha` takes others as well.
 
 {networks}
 
-For pictures of about 32 pixels, `keras_mnv4.applications.resnet.SMALL_ARCHITECTURES` has every ResNet behind a 3x3 stem
-of stride 1, for `keras_mnv4.applications.build_network`.
+For pictures of about 32 pixels, put a ResNet's units behind a 3x3 stem: `keras_mnv4.applications.resnet` shows how.
 
 ## Checkpoints
 

@@ -42,9 +42,7 @@ class PictureSet(keras.utils.PyDataset):
         self.size = size
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self._random = np.random.default_rng(seed)
-        self._order = np.arange(len(self.labels))
-        self.on_epoch_end()
+        self.restart(seed)
 
     @property
     def num_pictures(self):
@@ -60,6 +58,12 @@ class PictureSet(keras.utils.PyDataset):
     def on_epoch_end(self):
         if self.shuffle:
             self._random.shuffle(self._order)
+
+    def restart(self, seed):
+        """Begins anew, with the orders of a seed."""
+        self._random = np.random.default_rng(seed)
+        self._order = np.arange(len(self.labels))
+        self.on_epoch_end()
 
     def arrays(self, limit=None):
         """The first `limit` pictures as uint8, spread over the set, and their labels; all of them by default."""

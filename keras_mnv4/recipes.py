@@ -95,27 +95,23 @@ class SGDRecipe:
     momentum: float = 0.9
     l2: float = 1e-4
 
+    def __post_init__(self):
+        if (
+            min(self.warmup_epochs, self.cooldown_epochs) < 0
+            or self.warmup_epochs + self.cooldown_epochs >= self.epochs
+        ):
+            raise ValueError(f"`warmup_epochs` and `cooldown_epochs` must leave some between them. Received: {self}")
+
     def schedule(self, batch_size, steps_per_epoch):
         """The learning rate of each step, a `WarmupCosineCooldown`."""
         warmup, cooldown = (round(epochs * steps_per_epoch) for epochs in (self.warmup_epochs, self.cooldown_epochs))
         peak = self.learning_rate * batch_size / BATCH
         return WarmupCosineCooldown(peak, self.epochs * steps_per_epoch, warmup, cooldown)
 
-    def compile(self, model, batch_size, steps_per_epoch):
-        """Compiles a classifier of whole-number labels for this recipe; its kernels decay from here on.
-
-        Args:
-            model: a Keras model of pictures to probabilities. Changed in place.
-            batch_size: pictures a batch.
-            steps_per_epoch: batches an epoch.
-        """
-        decay_kernels(model, self.l2)
-        optimizer = keras.optimizers.SGD(self.schedule(batch_size, steps_per_epoch), self.momentum, nesterov=True)
-        optimizer.build(model.trainable_variables)  # the train step is traced once then
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-
     def fit(self, model, data, augmentation=(), verbose="auto", backup_dir=None):
-        """Trains a classifier from scratch.
+        """Trains a classifier of whole-number labels from scratch.
+
+        Its kernels decay from here on, until it is saved and loaded.
 
         Args:
             model: a Keras model of pictures to probabilities. Trained in place.
@@ -127,30 +123,53 @@ class SGDRecipe:
 
         Returns:
             The `keras.callbacks.History`.
+
+        Raises:
+            ValueError: if a kernel has a regulariser of its own.
         """
-        trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
-        self.compile(trained, data.train.batch_size, len(data.train))
-        if verbose == "auto":
-            verbose = 1 if sys.stdout.isatty() else 2
-        return trained.fit(
-            data.train,
-            validation_data=data.validation,
-            epochs=self.epochs,
-            verbose=verbose,
-            callbacks=[] if backup_dir is None else [backup(backup_dir)],
-        )
+        decay_kernels(model, self.l2)
+        schedule = self.schedule(data.train.batch_size, len(data.train))
+        optimizer = keras.optimizers.SGD(schedule, self.momentum, nesterov=True)
+        return fit_classifier(model, data, optimizer, self.epochs, augmentation, verbose, backup_dir)
+
+
+def fit_classifier(model, data, optimizer, epochs, augmentation=(), verbose="auto", backup_dir=None):
+    """Trains a classifier of whole-number labels; `SGDRecipe.fit` says what the arguments are.
+
+    Returns:
+        The `keras.callbacks.History`.
+    """
+    trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
+    trained.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
+    trained.optimizer.build(trained.trainable_variables)
+    callbacks = []
+    if backup_dir is not None:  # in a sub-folder, for Keras deletes it at the end; two, for a kill spoils one
+        callbacks.append(keras.callbacks.BackupAndRestore(pathlib.Path(backup_dir) / "latest", double_checkpoint=True))
+    return trained.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=epochs,
+        verbose=(1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose,
+        callbacks=callbacks,
+    )
 
 
 def decay_kernels(model, l2):
     """Adds half of `l2` times the sum of squares of every kernel to the losses of a model.
 
     Kernels are the trainable variables of more than one axis; biases and normalisations are left alone.
+
+    Raises:
+        ValueError: if a kernel has a regulariser of its own.
     """
-    for variable in model.trainable_variables:
-        if len(variable.shape) > 1:
-            variable.regularizer = keras.regularizers.L2(0.5 * l2)
+    kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
+    for kernel in kernels:
+        if kernel.regularizer is not None and not isinstance(kernel.regularizer, KernelDecay):
+            raise ValueError(f"`{kernel.path}` has a regulariser of its own: build the model without.")
+    for kernel in kernels:
+        kernel.regularizer = KernelDecay(0.5 * l2)
 
 
-def backup(folder):
-    """A backup that a kill in the middle of writing it does not spoil, in a sub-folder: Keras deletes it at the end."""
-    return keras.callbacks.BackupAndRestore(pathlib.Path(folder) / "latest", double_checkpoint=True)
+class KernelDecay(keras.regularizers.L2):
+    """The regulariser that `decay_kernels` sets."""

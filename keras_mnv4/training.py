@@ -1,12 +1,10 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
-import sys
-
 import keras
 from keras import layers
 
 from keras_mnv4 import qat
-from keras_mnv4.recipes import backup
+from keras_mnv4.recipes import fit_classifier
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.02
@@ -34,26 +32,14 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
     Returns:
         The `keras.callbacks.History`.
     """
-    if verbose == "auto":
-        verbose = 1 if sys.stdout.isatty() else 2
     steps = epochs * len(data.train)
     warmup = max(1, int(WARMUP_SHARE * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *_augmentation(flip), model])
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
-    augmented.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
-    augmented.optimizer.build(augmented.trainable_variables)
-    return augmented.fit(
-        data.train,
-        validation_data=data.validation,
-        epochs=epochs,
-        verbose=verbose,
-        callbacks=[] if backup_dir is None else [backup(backup_dir)],
-    )
+    return fit_classifier(model, data, optimizer, epochs, _augmentation(flip), verbose, backup_dir)
 
 
 def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
@@ -97,9 +83,9 @@ def least_bits(model):
     return min(layer.quantizer.num_bits for layer in model._flatten_layers() if isinstance(layer, qat.FakeQuantize))
 
 
-def top1(model, pictures):
-    """Share of a `PictureSet` that `model` gets right."""
-    inputs, labels = pictures.arrays()
+def top1(model, pictures, limit=None):
+    """Share of a `PictureSet` that `model` gets right; of `limit` pictures that are spread over it, if given."""
+    inputs, labels = pictures.arrays(limit)
     return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
 
 

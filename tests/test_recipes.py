@@ -49,13 +49,64 @@ def test_only_kernels_decay():
     np.testing.assert_allclose(float(sum(model.losses)), 0.25 * sum((kernel**2).sum() for kernel in kernels), rtol=1e-5)
 
 
-def test_a_network_learns_to_tell_photos_apart():
+def test_a_kernel_with_a_regulariser_of_its_own_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, kernel_regularizer="l1")])
+    with pytest.raises(ValueError, match="has a regulariser of its own"):
+        decay_kernels(model, 0.5)
+
+
+def test_recipes_must_leave_epochs():
+    with pytest.raises(ValueError, match="must leave some between"):
+        SGDRecipe(epochs=20)
+
+
+def photo_data():
     crops = list(photo_crops(48, 32))
     pictures, labels = np.stack([crop for crop, _ in crops]), [label for _, label in crops]
     sets = [PictureSet(pictures, labels, 32, batch_size=16, shuffle=shuffle) for shuffle in (True, False, False)]
-    data = PictureData(("china", "flower"), *sets)
-    history = SGDRecipe(epochs=6, warmup_epochs=1, cooldown_epochs=2, learning_rate=0.4).fit(
-        tiny_network(classes=2), data, [keras.layers.RandomFlip("horizontal")], verbose=0
-    )
+    return PictureData(("china", "flower"), *sets)
+
+
+def test_a_network_learns_to_tell_photos_apart():
+    data = photo_data()
+    data.train.restart(3)
+    recipe = SGDRecipe(epochs=6, warmup_epochs=1, cooldown_epochs=2, learning_rate=0.4)
+    history = recipe.fit(tiny_network(classes=2), data, [keras.layers.RandomFlip("horizontal")], verbose=0)
+    optimizer = history.model.optimizer
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
+    assert int(optimizer.iterations) == optimizer._learning_rate.total_steps == 18
     assert history.history["accuracy"][-1] > 0.9
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+@pytest.mark.slow
+def test_training_that_was_stopped_goes_on(tmp_path):
+    data = photo_data()
+    recipe = SGDRecipe(epochs=4, warmup_epochs=1, cooldown_epochs=1)
+    end_epoch, epochs = data.train.on_epoch_end, []
+
+    def stop_in_the_third():
+        end_epoch()
+        epochs.append(len(epochs))
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    data.train.on_epoch_end = stop_in_the_third
+    with pytest.raises(KeyboardInterrupt):
+        recipe.fit(tiny_network(classes=2), data, verbose=0, backup_dir=tmp_path)
+    data.train.on_epoch_end = end_epoch
+    history = recipe.fit(tiny_network(classes=2), data, verbose=0, backup_dir=tmp_path)
+    assert history.epoch == [1, 2, 3]  # the second's end was not reached
+    assert int(history.model.optimizer.iterations) == 12
+    assert not (tmp_path / "latest").exists()
+
+
+def test_orders_of_a_seed():
+    train = photo_data().train
+    train.restart(5)
+    first = train[0][1].tolist()
+    train.on_epoch_end()
+    assert train[0][1].tolist() != first
+    train.restart(5)
+    assert train[0][1].tolist() == first

@@ -90,7 +90,7 @@ LITE2 = (
 )
 # fmt: on
 
-_COMMON = {"activation": "relu6", "head_filters": None}
+_COMMON = {"activation": "relu6", "head_filters": None, "layout": "efficientnet"}
 ARCHITECTURES = {
     "EfficientNetLite0": Architecture("efficientnet_lite0", LITE0, 224, **_COMMON),
     "EfficientNetLite1": Architecture("efficientnet_lite1", LITE1, 240, **_COMMON),

@@ -51,10 +51,12 @@ class Layout:
     Args:
         name_tensors: function from a model to a dictionary from name to `Slot`.
         top: beginnings of the names of tensors that a model without classifier has no use for.
+        definition: the definition that such tensors are of, a key of `keras_mnv4.applications.network.DEFINITIONS`.
     """
 
     name_tensors: object
     top: tuple[str, ...]
+    definition: str
 
 
 def timm_tensors(model):
@@ -188,7 +190,7 @@ def _classifier(layer, name):
 
 
 LAYOUTS = {
-    "timm": Layout(timm_tensors, ("conv_head.", "norm_head.", "classifier.")),
-    "timm_resnet": Layout(timm_resnet_tensors, ("fc.",)),
-    "efficientnet": Layout(efficientnet_tensors, ("_fc.",)),
+    "timm": Layout(timm_tensors, ("conv_head.", "norm_head.", "classifier."), "timm"),
+    "timm_resnet": Layout(timm_resnet_tensors, ("fc.",), "timm"),
+    "efficientnet": Layout(efficientnet_tensors, ("_fc.",), "default"),
 }

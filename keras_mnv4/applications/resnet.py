@@ -4,9 +4,10 @@ Source: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03
 and widths that leave the stem as it is, are those of arXiv 2105.03536. Strides are taken by the 3x3 convolutions. With
 the weights of timm or torchvision they give the same outputs.
 
-For pictures of about 32 pixels there are `SMALL_ARCHITECTURES`: the same units behind a 3x3 stem of stride 1.
+For pictures of about 32 pixels, put the same units behind another stem:
 
->>> model = build_network(SMALL_ARCHITECTURES["ResNet18"], alpha=0.25, classes=10, input_shape=(32, 32, 3))
+>>> small = Architecture("resnet18_32", (Conv(64, kernel=3), *UNITS["ResNet18"]), 32, **COMMON)
+>>> model = build_network(small, alpha=0.25, classes=10)
 """
 
 from keras_mnv4.applications.block_spec import Basic
@@ -29,7 +30,6 @@ def _units(kind, filters, depths):
 
 
 STEM = (Conv(64, kernel=7, stride=2), MaxPool(kernel=3, stride=2))
-SMALL_STEM = (Conv(64, kernel=3),)
 UNITS = {
     "ResNet18": _units(Basic, 64, (2, 2, 2, 2)),
     "ResNet29": _units(Bottleneck, 256, (2, 2, 3, 2)),
@@ -40,11 +40,8 @@ UNITS = {
     "ResNet200": _units(Bottleneck, 256, (3, 24, 36, 3)),
 }
 
-_COMMON = {"head_filters": None, "has_fixed_stem": True, "definition": "timm", "layout": "timm_resnet"}
-ARCHITECTURES = {name: Architecture(name.lower(), (*STEM, *units), 224, **_COMMON) for name, units in UNITS.items()}
-SMALL_ARCHITECTURES = {
-    name: Architecture(f"{name.lower()}_small", (*SMALL_STEM, *units), 32, **_COMMON) for name, units in UNITS.items()
-}
+COMMON = {"head_filters": None, "has_fixed_stem": True, "definition": "timm", "layout": "timm_resnet"}
+ARCHITECTURES = {name: Architecture(name.lower(), (*STEM, *units), 224, **COMMON) for name, units in UNITS.items()}
 
 
 def _constructor(name):

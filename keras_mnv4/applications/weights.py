@@ -90,7 +90,9 @@ def find(weights, architecture, alpha):
     if os.path.isfile(weights):
         path = pathlib.Path(weights)
         if path.suffix == ".safetensors":
-            return Source(path, layout=architecture.layout, definition="timm", preprocessing=Preprocessing(**IMAGENET))
+            layout = architecture.layout
+            preprocessing = Preprocessing(**IMAGENET)
+            return Source(path, layout=layout, definition=LAYOUTS[layout].definition, preprocessing=preprocessing)
         if path.suffix == ".h5":
             return Source(path)
         raise ValueError(f"`weights` must be a `.weights.h5` or `.safetensors` file. Received: weights={weights!r}")

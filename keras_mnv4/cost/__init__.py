@@ -26,9 +26,9 @@ from keras_mnv4.cost.roofline import roofline
 from keras_mnv4.cost.roofline import sweep
 from keras_mnv4.cost.roofline import universally_pareto
 from keras_mnv4.cost.study import ParetoStudy
-from keras_mnv4.cost.study import costs_of
-from keras_mnv4.cost.study import curves
-from keras_mnv4.cost.study import report
+from keras_mnv4.cost.study import Run
+from keras_mnv4.cost.study import study_curves
+from keras_mnv4.cost.study import study_report
 from keras_mnv4.cost.table_profiler import TableProfiler
 
 __all__ = [
@@ -45,10 +45,9 @@ __all__ = [
     "Profile",
     "Roofline",
     "Row",
+    "Run",
     "TableProfiler",
     "Value",
-    "costs_of",
-    "curves",
     "dominated_area",
     "dominates",
     "fit_ridge_point",
@@ -58,8 +57,9 @@ __all__ = [
     "profile",
     "rank_correlation",
     "register_counter",
-    "report",
     "roofline",
+    "study_curves",
+    "study_report",
     "sweep",
     "universally_pareto",
 ]

@@ -9,7 +9,7 @@ from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.roofline import SWEEP
 from keras_mnv4.cost.roofline import on_fronts
 from keras_mnv4.cost.roofline import sweep
-from keras_mnv4.cost.study import curves
+from keras_mnv4.cost.study import study_curves
 
 
 def plot_pareto(points, names=None, label=None, axes=None):
@@ -48,14 +48,14 @@ def plot_curves(records, cost="linear", axes=None):
 
     Args:
         records: dictionaries, as `ParetoStudy.records` gives.
-        cost: as for `keras_mnv4.cost.curves`.
+        cost: as for `keras_mnv4.cost.study_curves`.
         axes: matplotlib axes to draw on; None for new ones.
 
     Returns:
         The axes.
     """
     axes = axes or _new_axes()
-    for policy, points in curves(records, cost).items():
+    for policy, points in study_curves(records, cost).items():
         plot_pareto(points, label=policy, axes=axes)
     axes.set(xlabel=f"{cost} cost", ylabel="top-1")
     return axes

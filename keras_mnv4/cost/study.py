@@ -21,9 +21,10 @@ from keras_mnv4.cost.pareto import dominates
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.profile import profile
 from keras_mnv4.files import atomic_file
+from keras_mnv4.qat import FakeQuantize
+from keras_mnv4.qat import get_policy
 from keras_mnv4.qat import quantize_model
 
-FLOAT = "float"  # the policy of networks that are not quantised
 # As such networks were trained: normalisations and changes of scale in bfloat16.
 ARITHMETIC = Arithmetic(norms="float", rescaling="float", float_format="bfloat16")
 COSTS = {
@@ -36,6 +37,7 @@ COSTS = {
     "parameters": lambda costs: costs.parameters,
 }
 SCORES = ("top1_train", "top1_eval")
+PLAN = "study.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Run:
     Args:
         network: its name in the study.
         width: its width multiplier.
-        policy: the name of its policy in the study, `"float"` for none.
+        policy: the name of its policy in the study.
         seed: seed of its weights, and of Keras's random numbers in training.
     """
 
@@ -63,74 +65,83 @@ class ParetoStudy:
     """A grid of networks, trained one by one; what each costs and how good it is are kept as soon as it is known.
 
     The same call in a new process goes on where the last one was stopped, or killed: a record is either whole or not
-    there. Started as Keras Tuner's distributed search is, one process with the environment variable
-    `KERASTUNER_TUNER_ID=chief` and others with names of their own, and `KERASTUNER_ORACLE_IP` and
-    `KERASTUNER_ORACLE_PORT` the same for all, they share the runs. They must share `directory`, too.
+    there. Processes that are started as Keras Tuner's distributed search is share the runs: one with the environment
+    variable `KERASTUNER_TUNER_ID=chief`, which hands them out, and as many others as there is room for, with names of
+    their own, which train; `KERASTUNER_ORACLE_IP`, `KERASTUNER_ORACLE_PORT` and `directory` are the same for all. One
+    that was killed is to be started again under its name: the chief waits for it.
 
     Args:
         directory: folder for the records, `<run>.json` each; made if it is not there.
         networks: dictionary from name to a function of a width that gives a new float model.
         widths: width multipliers.
-        policies: dictionary from name to a `keras_mnv4.qat.Policy` or the name of one. `"float": None` leaves networks
-            as they are.
+        policies: dictionary from name to a `keras_mnv4.qat.Policy`, or the name of one; None for networks as they are.
         seeds: seeds, one run each.
-        train: function of a model, as built and quantised, and a folder for backups. It trains the model and returns a
-            dictionary of numbers, `"top1_train"` and `"top1_eval"` among them, from 0 to 1.
-        settings: what else decides about results, such as the epochs: a dictionary, kept in every record.
+        train: function of a model, as built and quantised, its `Run`, and a folder for backups, which is removed once
+            the record is there. It trains the model and returns a dictionary of numbers, `"top1_train"` and
+            `"top1_eval"` among them, from 0 to 1.
+        settings: what else decides about results, such as the epochs: a dictionary, kept in every record. A folder is
+            for one: that of other settings, or other policies of the same names, is refused.
 
     Example:
 
+    >>> activations = AQTActivationQuantizer(start_step=1000)  # within the training
     >>> study = ParetoStudy(
     ...     "study",
     ...     networks={"resnet18": lambda width: ResNet18(alpha=width, classes=10, input_shape=(32, 32, 3))},
     ...     widths=(0.25, 0.5, 1.0),
-    ...     policies={"float": None, "w4a4": "aqt_w4a4_first_last_8"},
+    ...     policies={"float": None, "w4a4": aqt_policy(4, 4, first_last_bits=8, activations=activations)},
     ...     seeds=(0, 1),
     ...     train=train,
     ... )
     >>> study.run()
-    >>> print(report(study.records()))
+    >>> print(study_report(study.records()))
     """
 
     def __init__(self, directory, networks, widths, policies, seeds, train, settings=None):
         self.directory = pathlib.Path(directory)
         self.networks = dict(networks)
-        self.policies = dict(policies)
+        self.policies = {name: None if policy is None else get_policy(policy) for name, policy in policies.items()}
         self.train = train
         self.settings = json.loads(json.dumps(settings or {}))
-        self.runs = tuple(Run(*values) for values in itertools.product(networks, widths, policies, seeds))
+        grid = itertools.product(self.networks, map(float, widths), self.policies, map(int, seeds))
+        self.runs = tuple(Run(*values) for values in grid)
         if not self.runs:
             raise ValueError("`networks`, `widths`, `policies` and `seeds` must hold one value each at least.")
-        if self.policies.get(FLOAT) is not None:
-            raise ValueError(f"The policy called {FLOAT!r} must be None. Received: {self.policies[FLOAT]!r}")
 
     def run(self, verbose=1):
-        """Trains all networks that have no record yet.
+        """Trains all networks that have no record yet. A run that fails does not keep others from theirs.
 
         Args:
             verbose: 0 for silence, 1 for Keras Tuner's lines.
 
         Raises:
-            ValueError: if records in the folder were made with other settings.
-            Exception: what `train` raised; the runs before are kept.
+            ValueError: if the folder is one of other settings or policies.
+            Exception: what the first of the runs that failed raised.
+            RuntimeError: in the chief, if any failed.
         """
         from keras_mnv4.cost.study_tuner import run_all
 
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._check_plan()
         missing = [run for run in self.runs if self.record(run) is None]
         if missing:
             run_all(self, missing, verbose)
+        missing = [run.name for run in self.runs if self.record(run) is None]
+        if missing:
+            raise RuntimeError(f"These runs failed; their processes say why: {', '.join(missing)}")
 
     def carry_out(self, run):
         """Trains one network, unless it has a record, and gives its record."""
         record = self.record(run)
         if record is None:
-            model = self.build(run)
             backups = self.directory / "backups" / run.name
-            scores = self._checked(self.train(model, backups))
-            record = {**dataclasses.asdict(run), **costs_of(model), **scores, "settings": self.settings}
-            with atomic_file(self._path(run), overwrite=True) as temporary:
-                temporary.write_text(json.dumps(record, indent=2))
+            model = self.build(run)
+            costs = costs_of(model)
+            scores = _checked(self.train(model, run, backups))
+            _check_rounding(model, run)
+            is_float = self.policies[run.policy] is None
+            record = {**scores, **dataclasses.asdict(run), "is_float": is_float, **costs, "settings": self.settings}
+            _write(self._path(run), record)
             shutil.rmtree(backups, ignore_errors=True)
             keras.backend.clear_session()
         return record
@@ -144,15 +155,7 @@ class ParetoStudy:
     def record(self, run):
         """The record of a run, a dictionary; None if there is none."""
         path = self._path(run)
-        if not path.exists():
-            return None
-        record = json.loads(path.read_text())
-        if record["settings"] != self.settings:
-            raise ValueError(
-                f"'{path}' was made with settings {record['settings']}, not {self.settings}: give the study another "
-                "`directory`, or remove it."
-            )
-        return record
+        return json.loads(path.read_text()) if path.exists() else None
 
     def records(self):
         """The records of all runs that are done."""
@@ -161,11 +164,42 @@ class ParetoStudy:
     def _path(self, run):
         return self.directory / f"{run.name}.json"
 
-    @staticmethod
-    def _checked(scores):
-        if not all(0 <= scores.get(name, -1) <= 1 for name in SCORES):
-            raise ValueError(f"`train` must return {' and '.join(SCORES)}, from 0 to 1. Received: {scores}")
-        return scores
+    def _check_plan(self):
+        """Raises if the folder is one of another study; if it is new, writes down of which it is."""
+        path = self.directory / PLAN
+        policies = {name: None if each is None else each.to_json() for name, each in self.policies.items()}
+        plan = json.loads(path.read_text()) if path.exists() else {"settings": self.settings, "policies": {}}
+        differing = [name for name in policies if plan["policies"].get(name, policies[name]) != policies[name]]
+        if plan["settings"] != self.settings or differing:
+            raise ValueError(
+                f"'{self.directory}' has records of settings {plan['settings']}, not {self.settings}"
+                + (f", and of other policies called {', '.join(differing)}" if differing else "")
+                + ": give the study another `directory`."
+            )
+        _write(path, {"settings": self.settings, "policies": {**plan["policies"], **policies}})
+
+
+def _write(path, content):
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
+
+
+def _checked(scores):
+    scores = {name: float(score) for name, score in scores.items()}
+    if not all(0 <= scores.get(name, -1) <= 1 for name in SCORES):
+        raise ValueError(f"`train` must return {' and '.join(SCORES)}, from 0 to 1. Received: {scores}")
+    return scores
+
+
+def _check_rounding(model, run):
+    idle = [
+        layer.path for layer in model._flatten_layers() if isinstance(layer, FakeQuantize) and not layer.is_rounding
+    ]
+    if idle:
+        raise ValueError(
+            f"Training of {run.name} ended before {len(idle)} quantisers began to round, `{idle[0]}` the first: lower "
+            "the `start_step` of the policy's `AQTActivationQuantizer`, or train for longer."
+        )
 
 
 def costs_of(model):
@@ -178,7 +212,7 @@ def costs_of(model):
     return {name: cost(costs) for name, cost in COSTS.items()}
 
 
-def curves(records, cost="linear", score="top1_eval"):
+def study_curves(records, cost="linear", score="top1_eval"):
     """Cost and quality of each network of a study, by policy.
 
     Args:
@@ -195,7 +229,7 @@ def curves(records, cost="linear", score="top1_eval"):
     }
 
 
-def report(records, cost="linear"):
+def study_report(records, cost="linear"):
     """A text: a table of all networks, and one of policies.
 
     The generalisation gap is the accuracy on the training set less that on the evaluation set. The area is the mean,
@@ -203,7 +237,7 @@ def report(records, cost="linear"):
 
     Args:
         records: dictionaries, as `ParetoStudy.records` gives.
-        cost: as for `curves`.
+        cost: as for `study_curves`.
     """
     if not records:
         return "No records yet.\n"
@@ -225,13 +259,14 @@ def _networks(records, cost):
 
 
 def _policies(records, cost):
-    table = Table("policy", "mean gap", "area", f"dominates {FLOAT}")
-    lines = curves(records, cost)
+    reference = next((record["policy"] for record in records if record["is_float"]), None)
+    table = Table("policy", "mean gap", "area", f"dominates {reference}" if reference else "")
+    lines = study_curves(records, cost)
     common = max(line[0][0] for line in lines.values()), min(line[-1][0] for line in lines.values())
     for policy, groups in _by_policy(records).items():
         gap = f"{np.mean([_gap(group) for group in groups]):+.2%}"
         area = f"{dominated_area(lines[policy], common, log_cost=True):.2%}" if common[0] < common[1] else "-"
-        is_better = policy != FLOAT and FLOAT in lines and dominates(lines[policy], lines[FLOAT])
+        is_better = reference not in (None, policy) and dominates(lines[policy], lines[reference])
         table.add_row(policy, gap, area, "yes" if is_better else "")
     return table
 

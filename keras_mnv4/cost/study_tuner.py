@@ -4,27 +4,27 @@ import tempfile
 
 import keras_tuner
 
-from keras_mnv4.cost.study import Run
-
-NAMES = ("network", "width", "policy", "seed")
+RUN = "run"
 
 
 class RunOracle(keras_tuner.Oracle):
-    """Hands out the runs of a list, one after the other.
+    """Hands out the runs of a list, one after the other, and goes on where one fails.
 
     Args:
-        runs: `Run` objects.
+        names: names of runs.
     """
 
-    def __init__(self, runs):
-        super().__init__(objective=keras_tuner.Objective("top1_eval", "max"), max_trials=len(runs))
-        self.runs = runs
-        for name in NAMES:
-            self.hyperparameters.Choice(name, sorted({getattr(run, name) for run in runs}))
+    def __init__(self, names):
+        super().__init__(
+            objective=keras_tuner.Objective("top1_eval", "max"),
+            max_trials=len(names),
+            max_consecutive_failed_trials=len(names) + 1,
+        )
+        self.names = names
+        self.hyperparameters.Choice(RUN, names)
 
     def populate_space(self, trial_id):
-        run = self.runs[int(trial_id)]
-        return {"status": "RUNNING", "values": {name: getattr(run, name) for name in NAMES}}
+        return {"status": "RUNNING", "values": {RUN: self.names[int(trial_id)]}}
 
 
 class StudyTuner(keras_tuner.Tuner):
@@ -38,23 +38,24 @@ class StudyTuner(keras_tuner.Tuner):
     def __init__(self, study, **kwargs):
         super().__init__(**kwargs)
         self.study = study
+        self.runs = {run.name: run for run in study.runs}
+        self.errors = []
 
     def run_trial(self, trial):
-        values = trial.hyperparameters.values
         try:
-            record = self.study.carry_out(Run(**{name: values[name] for name in NAMES}))
-        except Exception as error:  # Keras Tuner would note it down and go on
-            raise keras_tuner.errors.FatalRuntimeError(f"A run of the study failed: {values}") from error
+            record = self.study.carry_out(self.runs[trial.hyperparameters.get(RUN)])
+        except Exception as error:
+            self.errors.append(error)
+            raise
         return {"top1_eval": record["top1_eval"]}
 
 
 def run_all(study, runs, verbose):
     """Carries out `runs`; as the chief of several processes, waits until they have."""
+    oracle = RunOracle([run.name for run in runs])
+    oracle.verbose = verbose
     with tempfile.TemporaryDirectory() as folder:  # what was done is known from the records
-        oracle = RunOracle(runs)
-        oracle.verbose = verbose
         tuner = StudyTuner(study, oracle=oracle, directory=folder)
-        try:
-            tuner.search()
-        except keras_tuner.errors.FatalRuntimeError as error:
-            raise error.__cause__ from None
+        tuner.search()
+    if tuner.errors:
+        raise tuner.errors[0]

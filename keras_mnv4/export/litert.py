@@ -16,6 +16,7 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
+from keras_mnv4.export.verify import check_no_rounded_inputs
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare_parts
@@ -175,6 +176,7 @@ def _check_arguments(model, target, labels):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("TFLite files are channels_last: build the model in that data format.")
     chosen = TARGETS[target]
+    check_no_rounded_inputs(model)
     if chosen.is_integer != is_quantized(model):
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")

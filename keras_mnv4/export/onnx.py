@@ -14,6 +14,7 @@ from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
+from keras_mnv4.export.verify import check_no_rounded_inputs
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare
@@ -73,6 +74,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
         height, width, channels = (side or 64 for side in model.input_shape[1:])
         samples = example_pictures((height, width, channels))
     samples = np.asarray(samples, "float32")
+    check_no_rounded_inputs(model)
     write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:
         agreement, parts, floats = write(model, temporary, samples)

@@ -27,19 +27,18 @@ class ExportError(RuntimeError):
 
 
 def is_quantized(model):
-    """Whether `model` is fake-quantised.
+    """Whether `model` is fake-quantised."""
+    return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
 
-    Raises:
-        ValueError: if it is in a way that no file of integers can hold.
-    """
-    layers = model._flatten_layers()
-    for layer in layers:
+
+def check_no_rounded_inputs(model):
+    """Raises if `model` rounds what goes into its layers: no file of integers can hold that."""
+    for layer in model._flatten_layers():
         if getattr(layer, "input_quantizer", None) is not None:
             raise ValueError(
                 f"Layer `{layer.path}` rounds its inputs, of sums and normalisations that stay in float. Files of "
                 "integers want rounding behind every layer: quantise the float model with a policy such as 'w4a8'."
             )
-    return any(isinstance(layer, FakeQuantize) for layer in layers)
 
 
 @dataclasses.dataclass(frozen=True)

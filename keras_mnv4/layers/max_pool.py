@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.conv import PADDINGS
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
 
@@ -33,6 +34,10 @@ class MaxPool(QuantizableLayer):
 
     def __init__(self, pool_size=3, strides=2, *, padding="same", data_format=None, **kwargs):
         super().__init__(**kwargs)
+        if pool_size < 1 or pool_size % 2 == 0:
+            raise ValueError(f"`pool_size` must be a positive odd number. Received: pool_size={pool_size}")
+        if padding not in PADDINGS:
+            raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
         self.pool_size = pool_size
         self.strides = strides
         self.padding = padding

@@ -210,7 +210,7 @@ def round_as_aqt(inputs, bound, num_bits, is_signed):
     Source: `aqt.jax_legacy.jax.quantization.QuantOps` and `primitives`.
 
     Args:
-        inputs: float32 tensor.
+        inputs: float tensor.
         bound: the largest absolute value: a scalar, or one value for each index of the last axis.
         num_bits: bits a value.
         is_signed: whether codes are `-(2**(num_bits - 1) - 1)` and its opposite at the ends, the latter standing for
@@ -218,10 +218,10 @@ def round_as_aqt(inputs, bound, num_bits, is_signed):
             shape of `bound`.
 
     Returns:
-        A tensor of the shape of `inputs`. Its gradient passes where no value was cut off; as in AQT, half of it where a
-        value was just not, for that is the derivative that JAX gives the larger of two equal numbers.
+        A float32 tensor of the shape of `inputs`. Its gradient passes where no value was cut off; as in AQT, half of it
+        where a value was just not, for that is the derivative that JAX gives the larger of two equal numbers.
     """
-    bound = ops.convert_to_tensor(bound)
+    inputs, bound = ops.cast(inputs, "float32"), ops.cast(bound, "float32")
     is_signed = ops.logical_and(is_signed, ops.ones_like(bound, "bool"))
     top, codes = 2.0 ** (num_bits - 1) - 1.0, 2.0**num_bits
     first, last = ops.where(is_signed, -top, 0.0), ops.where(is_signed, top, codes - 1.0)
@@ -242,10 +242,10 @@ def round_as_aqt(inputs, bound, num_bits, is_signed):
 
         return outputs, gradient
 
-    return rounded(ops.convert_to_tensor(inputs))
+    return rounded(inputs)
 
 
-def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activations=None):
+def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activations=None, ends=ENDS):
     """The policy of the paper's networks: kernels and what they are convolved with are rounded, all else is not.
 
     It trains from scratch: see `AQTActivationQuantizer` for when what happens. Networks under it tell what bits are
@@ -258,9 +258,11 @@ def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activatio
     Args:
         weight_bits: bits of kernels.
         activation_bits: bits of what goes into convolutions.
-        first_last_bits: bits of both in the stem and the classifier; None for the same as elsewhere.
+        first_last_bits: bits of both in the first and the last layer; None for the same as elsewhere.
         activations: an `AQTActivationQuantizer` for all that is not its bits; None for AQT's, a bound for each channel
             from step 7500 on.
+        ends: regular expression for the paths of the first and the last layer. The default is how this package calls
+            them; networks of other layers have their own names.
 
     Example:
 
@@ -273,7 +275,7 @@ def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activatio
         inputs = dataclasses.replace(activations, num_bits=activation_bits)
         return Rule(pattern, weights=AQTWeightQuantizer(weight_bits), inputs=inputs)
 
-    ends = () if first_last_bits is None else (rule(ENDS, first_last_bits, first_last_bits),)
+    ends = () if first_last_bits is None else (rule(ends, first_last_bits, first_last_bits),)
     suffix = "" if first_last_bits is None else f"_first_last_{first_last_bits}"
     rules = (*ends, rule(".*", weight_bits, activation_bits))
     return Policy(rules, name=f"aqt_w{weight_bits}a{activation_bits}{suffix}")

@@ -38,14 +38,19 @@ class FakeQuantize(keras.layers.Layer):
 
     def build(self, input_shape):
         self.engine = _engine(self.quantizer)
-        shape = list(input_shape)
-        shape.append(shape.pop(self.axis))
-        self._state = self.engine.build(tuple(shape), "range", _WeightHost(self))
+        shape = tuple(input_shape)
+        if self._moves_axis(len(shape)):
+            shape = (*shape[: self.axis], *shape[self.axis + 1 :], shape[self.axis])
+        self._state = self.engine.build(shape, "range", _WeightHost(self))
 
     def call(self, inputs, training=False):
-        if self.axis not in (-1, len(inputs.shape) - 1) and getattr(self.quantizer, "per_axis", False):
+        if self._moves_axis(len(inputs.shape)):
             return ops.moveaxis(self._process(ops.moveaxis(inputs, self.axis, -1), training), -1, self.axis)
         return self._process(inputs, training)
+
+    def _moves_axis(self, rank):
+        """Whether the channels are to be moved to the end, where per-axis quantisers take them."""
+        return self.axis not in (-1, rank - 1) and getattr(self.quantizer, "per_axis", False)
 
     def _process(self, inputs, training):
         if self._calibration is not None:
@@ -98,6 +103,11 @@ class FakeQuantize(keras.layers.Layer):
             stored = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             return tuple(ops.convert_to_numpy(end) for end in self.quantizer.used_range(*stored))
         return np.float32(self.quantizer.init_min), np.float32(self.quantizer.init_max)
+
+    @property
+    def is_rounding(self):
+        """Whether values are rounded yet: AQT's feature maps are not until their bounds are computed."""
+        return bool(np.all(self.range[1] >= 0))
 
     def _observe(self, inputs):
         if self._has_range:

@@ -15,7 +15,7 @@ MEASURES = {
 
 
 class CostModel:
-    """Costs of the candidates of a space, thousands a second, without building one.
+    """Costs of the candidates of a space, about a thousand a second, without building one.
 
     Args:
         space: a `SearchSpace`.

@@ -10,6 +10,7 @@ from keras_mnv4.applications.block_spec import MQA
 from keras_mnv4.applications.block_spec import BlockSpec
 from keras_mnv4.applications.block_spec import Choice
 from keras_mnv4.applications.network import Architecture
+from keras_mnv4.applications.network import Definition
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import get_policy
 
@@ -195,14 +196,19 @@ class SearchSpace:
             field.name: getattr(self.architecture, field.name) for field in dataclasses.fields(self.architecture)
         }
         architecture["blocks"] = [_row_to_json(row) for row in self.architecture.blocks]
+        if isinstance(self.architecture.definition, Definition):
+            architecture["definition"] = dataclasses.asdict(self.architecture.definition)
         return json.dumps({"architecture": architecture, "weight_bits": self.weight_bits}, indent=1)
 
     @classmethod
     def from_json(cls, text):
         """The space that `to_json` wrote."""
         fields = json.loads(text)
-        blocks = tuple(_row_from_json(row) for row in fields["architecture"]["blocks"])
-        return cls(Architecture(**{**fields["architecture"], "blocks": blocks}), tuple(fields["weight_bits"]))
+        architecture = fields["architecture"]
+        architecture["blocks"] = tuple(_row_from_json(row) for row in architecture["blocks"])
+        if isinstance(architecture["definition"], dict):
+            architecture["definition"] = Definition(**architecture["definition"])
+        return cls(Architecture(**architecture), tuple(fields["weight_bits"]))
 
     @property
     def _rows(self):

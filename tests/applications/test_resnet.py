@@ -8,13 +8,16 @@ from keras import ops
 
 from keras_mnv4 import cost
 from keras_mnv4 import qat
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
 from keras_mnv4.applications import ResNet18
 from keras_mnv4.applications import ResNet50
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications import feature_pyramid
 from keras_mnv4.applications import layouts
 from keras_mnv4.applications.resnet import ARCHITECTURES
-from keras_mnv4.applications.resnet import SMALL_ARCHITECTURES
+from keras_mnv4.applications.resnet import COMMON
+from keras_mnv4.applications.resnet import UNITS
 
 # timm 1.0.31: parameters, and multiply-accumulates counted with hooks. ResNet-29: `ResNet(Bottleneck, [2, 2, 3, 2])`.
 FIGURES = {
@@ -44,9 +47,14 @@ def test_wider_tables_cost_what_their_models_do():
 
 @pytest.mark.once
 def test_aqts_figures_of_resnet50():
-    costs = cost.TableProfiler().profile(ARCHITECTURES["ResNet50"])
-    assert costs.aqt_cost("quadratic") == 1_046_831_169_536
-    assert costs.aqt_cost("memory") == 16 * 25_502_912
+    exact = cost.TableProfiler().profile(ARCHITECTURES["ResNet50"])
+    assert exact.aqt_cost("quadratic") == 1_046_831_169_536
+    assert exact.aqt_cost("memory") == 16 * 25_502_912
+    ratios = {"aqt_w8a8": (0.5, 0.25), "aqt_w4a4": (0.25, 0.0625), "aqt_w4a4_first_last_8": (0.2573, 0.0680)}
+    for policy, expected in ratios.items():
+        found = cost.TableProfiler(policy=policy).profile(ARCHITECTURES["ResNet50"])
+        shares = [found.aqt_cost(kind) / exact.aqt_cost(kind) for kind in ("linear", "quadratic")]
+        assert shares == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.once
@@ -58,12 +66,11 @@ def test_the_stem_keeps_its_width():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("name", "last"), [("ResNet18", 64), ("ResNet29", 256)])
-def test_small_pictures_keep_their_size_in_the_stem(name, last):
-    model = build_network(SMALL_ARCHITECTURES[name], alpha=0.125, classes=10, input_shape=(32, 32, 3))
+def test_small_pictures_keep_their_size_in_another_stem():
+    architecture = Architecture("small", (Conv(64, kernel=3), *UNITS["ResNet18"]), 32, **COMMON)
+    model = build_network(architecture, alpha=0.125, classes=10)
     assert model.get_layer("stem").output.shape == (None, 32, 32, 64)
-    assert model.get_layer("avg_pool").input.shape == (None, 4, 4, last)
-    assert all(unit.filters % 8 == 0 for unit in model.layers if hasattr(unit, "reduction"))
+    assert model.get_layer("avg_pool").input.shape == (None, 4, 4, 64)
 
 
 @pytest.mark.once
