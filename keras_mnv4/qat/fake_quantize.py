@@ -107,7 +107,7 @@ class FakeQuantize(keras.layers.Layer):
     @property
     def is_rounding(self):
         """Whether values are rounded yet: AQT's feature maps are not until their bounds are computed."""
-        return bool(np.all(self.range[1] >= 0))
+        return not self._has_range or bool(np.all(self.range[1] >= 0))
 
     def _observe(self, inputs):
         if self._has_range:

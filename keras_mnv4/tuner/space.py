@@ -36,7 +36,7 @@ class SearchSpace:
             quantised. Feature maps, the first and the last layer have 8.
 
     Raises:
-        ValueError: if there is nothing to choose, or two choices of one name differ.
+        ValueError: if there is nothing to choose, two choices of one name differ, or there is no policy of such bits.
 
     Example:
 
@@ -55,6 +55,8 @@ class SearchSpace:
 
     def __post_init__(self):
         object.__setattr__(self, "weight_bits", tuple(self.weight_bits))
+        for bits in self.weight_bits:
+            _uniform(bits)  # raises if there is no such policy
         if not self.decisions:
             raise ValueError("`architecture` must have a `Choice` in one of its rows at least.")
 

@@ -139,6 +139,8 @@ def test_bad_spaces(rows, message):
 
 
 def test_bad_candidates():
+    with pytest.raises(ValueError, match="policy='w3a8'"):
+        tuner.SearchSpace(EXAMPLE.architecture, weight_bits=(3, 8))
     with pytest.raises(ValueError, match=r"'block_1/expand' must be one of \(2, 4\). Received: 3"):
         EXAMPLE.architecture_of(candidate(block_1_expand=3))
     with pytest.raises(ValueError, match="A code has 10 numbers"):
