@@ -16,11 +16,14 @@ from keras_mnv4.applications import resnet
 pytestmark = [pytest.mark.once, pytest.mark.no_cover]
 
 
-# The same code as their smaller siblings, with longer tables: these tests run with `make test-slow`.
+# The same code as their siblings, with longer tables: these tests run with `make test-slow`.
 LONG = (
+    "MobileNetV4ConvMedium",
+    "MobileNetV4ConvAAMedium",
     "MobileNetV4ConvLarge",
     "MobileNetV4HybridLarge",
     "MobileNetV4ConvAALarge",
+    "EfficientNetLite1",
     "EfficientNetLite2",
     *(name for name in resnet.ARCHITECTURES if name != "ResNet18"),
 )

@@ -168,7 +168,7 @@ def test_curves_are_drawn():
     assert drawn == {policy: [list(point) for point in line] for policy, line in cost.study_curves(RECORDS).items()}
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_resnet50_costs_what_the_paper_counts(tmp_path):
     """In a study; test_resnet.py has the other policies."""
     policies = {"float": None, "w4a4": "aqt_w4a4_first_last_8"}

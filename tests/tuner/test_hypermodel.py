@@ -46,7 +46,7 @@ def test_a_bayesian_search_comes_near_the_planted_best(tmp_path):
         assert costs.allows(space.to_hyperparameters(trial.hyperparameters))  # what was built is what is written down
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_a_random_search_trains(tmp_path):
     hypermodel = tuner.UIBHyperModel(tuner.tiny_space(), input_shape=SHAPE, classes=3)
     search = keras_tuner.RandomSearch(hypermodel, objective="accuracy", max_trials=2, seed=1, directory=tmp_path)
