@@ -6,6 +6,9 @@ import pytest
 from conftest import photo_crops
 from conftest import tiny_network
 
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import build_network
 from keras_mnv4.data import PictureData
 from keras_mnv4.data import PictureSet
 from keras_mnv4.recipes import SGDRecipe
@@ -60,6 +63,11 @@ def test_recipes_must_leave_epochs():
         SGDRecipe(epochs=20)
 
 
+def small_network():
+    rows = (Conv(8, kernel=3, stride=2), Conv(16, kernel=3, stride=2), Conv(16, kernel=3, stride=2))
+    return build_network(Architecture("small", rows, head_filters=None), classes=2, input_shape=(32, 32, 3))
+
+
 def photo_data():
     crops = list(photo_crops(48, 32))
     pictures, labels = np.stack([crop for crop, _ in crops]), [label for _, label in crops]
@@ -71,7 +79,7 @@ def test_a_network_learns_to_tell_photos_apart():
     data = photo_data()
     data.train.restart(3)
     recipe = SGDRecipe(epochs=6, warmup_epochs=1, cooldown_epochs=2, learning_rate=0.4)
-    history = recipe.fit(tiny_network(classes=2), data, [keras.layers.RandomFlip("horizontal")], verbose=0)
+    history = recipe.fit(small_network(), data, [keras.layers.RandomFlip("horizontal")], verbose=0)
     optimizer = history.model.optimizer
     assert isinstance(optimizer, keras.optimizers.SGD)
     assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
@@ -94,9 +102,9 @@ def test_training_that_was_stopped_goes_on(tmp_path):
 
     data.train.on_epoch_end = stop_in_the_third
     with pytest.raises(KeyboardInterrupt):
-        recipe.fit(tiny_network(classes=2), data, verbose=0, backup_dir=tmp_path)
+        recipe.fit(small_network(), data, verbose=0, backup_dir=tmp_path)
     data.train.on_epoch_end = end_epoch
-    history = recipe.fit(tiny_network(classes=2), data, verbose=0, backup_dir=tmp_path)
+    history = recipe.fit(small_network(), data, verbose=0, backup_dir=tmp_path)
     assert history.epoch == [1, 2, 3]  # the second's end was not reached
     assert int(history.model.optimizer.iterations) == 12
     assert not (tmp_path / "latest").exists()

@@ -23,6 +23,7 @@ LONG = (
     "MobileNetV4ConvLarge",
     "MobileNetV4HybridLarge",
     "MobileNetV4ConvAALarge",
+    "MobileNetV4ConvMediumSeg",
     "EfficientNetLite1",
     "EfficientNetLite2",
     *(name for name in resnet.ARCHITECTURES if name != "ResNet18"),

@@ -17,10 +17,13 @@ pytestmark = pytest.mark.no_cover  # pytest-cov's: what these run many times is 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 TIMM = family.TIMM | family.RESNETS
 EVERYWHERE = ("conv_small", "hybrid_medium")  # on all backends; the others on one
+# Other widths and depths of what else is here: with `make test-slow`.
+SLOW = ("conv_small_035", "conv_aa_large", "hybrid_medium_075", "hybrid_large_075", "resnet50")
 
 
 def variants(names):
-    return [name if name in EVERYWHERE else pytest.param(name, marks=pytest.mark.once) for name in names]
+    marks = {name: pytest.mark.slow if name in SLOW else pytest.mark.once for name in names if name not in EVERYWHERE}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def test_model_garden(variant, model_garden):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("variant", TIMM)
+@pytest.mark.parametrize("variant", variants(TIMM))
 def test_parameters_and_macs_are_timms(variant, timm):
     from keras_mnv4 import cost
 

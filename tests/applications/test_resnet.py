@@ -105,6 +105,7 @@ def test_sums_before_other_activations_cannot_be_quantised():
         qat.quantize_model(model)
 
 
+@pytest.mark.once
 def test_quantised_training_starts_from_the_float_outputs():
     pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
     model = randomize_statistics(tiny_resnet())

@@ -19,6 +19,7 @@ from keras_mnv4.applications import ResNet50
 from keras_mnv4.cost import plots
 from keras_mnv4.cost.study import costs_of
 
+pytestmark = pytest.mark.once
 SCRIPT = pathlib.Path(__file__).with_name("run_study.py")
 
 

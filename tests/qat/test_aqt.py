@@ -15,10 +15,15 @@ from keras import ops
 
 from keras_mnv4 import cost
 from keras_mnv4 import qat
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Basic
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import build_network
 from keras_mnv4.qat.aqt import round_as_aqt
 
 AQT = np.load(pathlib.Path(__file__).parent.parent / "golden" / "aqt_values.npz")
 BITS = (2, 3, 4, 8)
+SMALL = Architecture("small", (Conv(8, kernel=3, stride=2), Basic(8), Conv(16, kernel=3, stride=2)), head_filters=None)
 
 
 def gradient_of(function, values):
@@ -181,6 +186,7 @@ def test_bad_arguments(arguments):
         qat.AQTActivationQuantizer(**arguments)
 
 
+@pytest.mark.once
 def test_what_a_policy_rounds():
     quantized = qat.quantize_model(tiny_hybrid(), "aqt_w4a4_first_last_8")
     convolutions = [layer for layer in quantized._flatten_layers() if hasattr(layer, "kernel_quantizer")]
@@ -199,7 +205,8 @@ def test_what_a_policy_rounds():
 
 def test_a_network_trains_and_is_saved(tmp_path):
     activations = qat.AQTActivationQuantizer(start_step=2)
-    quantized = qat.quantize_model(tiny_network(), qat.aqt_policy(4, 4, 8, activations))
+    network = build_network(SMALL, classes=3, input_shape=(32, 32, 3))
+    quantized = qat.quantize_model(network, qat.aqt_policy(4, 4, 8, activations))
     random = np.random.default_rng(0)
     pictures, labels = random.integers(0, 255, (16, 32, 32, 3)), random.integers(0, 3, 16)
     quantized.compile("sgd", "sparse_categorical_crossentropy")

@@ -19,6 +19,7 @@ from keras_mnv4.applications import Conv
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications import choice
 
+pytestmark = pytest.mark.once
 STEM = Conv(8, kernel=3, stride=2)
 EXAMPLE = tuner.SearchSpace(
     Architecture(
