@@ -47,7 +47,7 @@ def network(number, **arguments):
 
 @pytest.mark.no_cover
 @pytest.mark.once
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in NUMBERS if each)])
 def test_real_photos_are_recognised(number):
     model = network(number)
     assert model.count_params() == SIZES[number]

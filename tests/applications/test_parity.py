@@ -70,7 +70,10 @@ def test_timm(variant, timm):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("variant", family.MODEL_GARDEN)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=pytest.mark.slow if "large" in name else ()) for name in family.MODEL_GARDEN],
+)
 def test_model_garden(variant, model_garden):
     build, _, parameters = family.MODEL_GARDEN[variant]
     model = build(
