@@ -172,4 +172,4 @@ def decay_kernels(model, l2):
 
 
 class KernelDecay(keras.regularizers.L2):
-    """The regulariser that `decay_kernels` sets."""
+    """What `decay_kernels` sets, told apart from a regulariser of the user's own."""

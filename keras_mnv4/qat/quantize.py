@@ -77,7 +77,8 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
             separable convolution becomes its two convolutions, `<name>_depthwise` and `<name>`.
         policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
             activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
-            classifier.
+            classifier; `"pikelpn"` (see `pikelpn_policy`); `"aqt_w8a8"`, `"aqt_w4a4"`, `"aqt_w4a4_first_last_8"` (see
+            `aqt_policy`), of which exporters make no files.
         calibration_data: inputs to `calibrate` the twin with at once; None to leave that for later.
 
     Returns:
@@ -182,6 +183,7 @@ class _Quantization:
 
     @property
     def rounds_pictures(self):
+        """Whether pictures are rounded as they enter the network."""
         return self.quantization(INPUT).outputs is not None
 
     def clone(self, layer):

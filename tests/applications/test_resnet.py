@@ -1,3 +1,4 @@
+import family
 import numpy as np
 import pytest
 from conftest import TINY_RESNET
@@ -21,10 +22,9 @@ from keras_mnv4.applications.resnet import UNITS
 
 # timm 1.0.31: parameters, and multiply-accumulates counted with hooks. ResNet-29: `ResNet(Bottleneck, [2, 2, 3, 2])`.
 FIGURES = {
-    "ResNet18": (11_689_512, 1_814_073_344),
+    **{each.build.__name__: (each.parameters, each.macs) for each in family.RESNETS.values()},
     "ResNet29": (17_112_360, 2_560_622_592),
     "ResNet34": (21_797_672, 3_663_761_408),
-    "ResNet50": (25_557_032, 4_089_184_256),
     "ResNet101": (44_549_160, 7_801_405_440),
     "ResNet152": (60_192_808, 11_513_626_624),
     "ResNet200": (64_673_832, 15_007_481_856),
