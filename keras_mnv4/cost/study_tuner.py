@@ -51,7 +51,12 @@ class StudyTuner(keras_tuner.Tuner):
 
 
 def run_all(study, runs, verbose):
-    """Carries out `runs`; as the chief of several processes, waits until they have."""
+    """Carries out `runs`; as the chief of several processes, waits until they have.
+
+    Raises:
+        Exception: what the first run that failed in this process raised.
+        RuntimeError: in the chief, if any failed.
+    """
     oracle = RunOracle([run.name for run in runs])
     oracle.verbose = verbose
     with tempfile.TemporaryDirectory() as folder:  # what was done is known from the records
@@ -59,3 +64,6 @@ def run_all(study, runs, verbose):
         tuner.search()
     if tuner.errors:
         raise tuner.errors[0]
+    failed = [run.name for run in runs if study.record(run) is None]
+    if failed and tuner.oracle is oracle:  # a worker's is the chief's, and others may still be at work
+        raise RuntimeError(f"These runs failed; their processes say why: {', '.join(failed)}")

@@ -234,7 +234,7 @@ def test_a_worker_whose_runs_fail_keeps_nobody_waiting(tmp_path):
     processes = start_together(tmp_path, MNV4_FAIL="worker1")
     for process in processes[::-1]:
         process.communicate(timeout=300)
-    assert [process.returncode for process in processes] == [1, 1, 1]
+    assert [process.returncode for process in processes] == [1, 1, 0]
     assert 0 < len(records_in(tmp_path)) < 40
     process = start(tmp_path)
     process.communicate(timeout=300)
