@@ -41,10 +41,11 @@ bench: $(VENV)/.demo  ## side-by-side runs; prints ratios
 clean:
 	rm -rf $(VENV) $(CLIENT) demo build *.egg-info .coverage .pytest_cache .ruff_cache
 
+# What is compiled is what is imported: of TensorFlow little, and compiling all of it would take a minute.
 # The stamp of an extra is newer than setup.cfg once the extra is installed.
 $(VENV)/.%: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[$*]"
 	touch $@
 
 # Linting needs no package, only its tools.
@@ -56,5 +57,5 @@ $(VENV)/.lint: setup.cfg
 # MediaPipe cannot share an environment with TFMOT (absl-py).
 $(CLIENT)/.done: setup.cfg
 	test -x $(CLIENT)/bin/python || $(PYTHON) -m venv $(CLIENT)
-	$(CLIENT)/bin/python -m pip install --quiet "$$(sed -n 's/^ *\(mediapipe>=.*\)/\1/p' setup.cfg)"
+	$(CLIENT)/bin/python -m pip install --quiet --no-compile "$$(sed -n 's/^ *\(mediapipe>=.*\)/\1/p' setup.cfg)"
 	touch $@

@@ -73,7 +73,7 @@ def first_blocks(monkeypatch):
 
 
 @pytest.mark.usefixtures("first_blocks")
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.once)])
 def test_it_trains_from_scratch(dtype):
     labels = np.random.default_rng(1).integers(0, 3, 32)
     keras.config.set_dtype_policy(dtype)

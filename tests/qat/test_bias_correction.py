@@ -34,6 +34,7 @@ def test_what_cannot_be_corrected_is_refused(fault, real_photos):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.once
 def test_models_compute_as_before_after_a_failure(real_photos):
     photos = real_photos(4, 32).astype("float32")
     quantized = qat.quantize_model(tiny_network())

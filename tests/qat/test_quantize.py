@@ -193,6 +193,7 @@ def test_what_cannot_be_quantised_yet_is_named_with_the_way_out(layer, obstacle)
     qat.quantize_model(model, qat.Policy((qat.Rule(f"{layer}.*"), *qat.get_policy("w8a8").rules)))
 
 
+@pytest.mark.once
 def test_attention_is_quantised_throughout(tmp_path):
     model = randomize_statistics(tiny_hybrid(classifier_activation=None))
     quantized = qat.quantize_model(model)
