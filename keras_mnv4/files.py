@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
@@ -32,6 +33,12 @@ def atomic_file(path, overwrite=False):
         temporary = pathlib.Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def write_json(path, content):
+    """Writes a JSON file, in place of the one that may be there."""
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def check_writable(path, overwrite=False):

@@ -85,8 +85,8 @@ class BlockSpec:
         return {name: getattr(self, name) for name in fields if isinstance(getattr(self, name), Choice)}
 
     def scaled(self, alpha):
-        """The same block with its output channels scaled by `alpha`, rounded to a multiple of 8."""
-        return dataclasses.replace(self, filters=round_channels(self.filters * alpha))
+        """The same block with its output channels scaled by `alpha`, rounded to a multiple of 8; at 1 as it is."""
+        return self if alpha == 1 else dataclasses.replace(self, filters=round_channels(self.filters * alpha))
 
     def to_dict(self):
         """The row as a JSON-ready dictionary, which `BlockSpec.from_dict` reads."""

@@ -20,7 +20,7 @@ from keras_mnv4.cost.pareto import dominated_area
 from keras_mnv4.cost.pareto import dominates
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.profile import profile
-from keras_mnv4.files import atomic_file
+from keras_mnv4.files import write_json
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import get_policy
 from keras_mnv4.qat import quantize_model
@@ -138,7 +138,7 @@ class ParetoStudy:
             _check_rounding(model, run)
             is_float = self.policies[run.policy] is None
             record = {**scores, **dataclasses.asdict(run), "is_float": is_float, **costs, "settings": self.settings}
-            _write(self._path(run), record)
+            write_json(self._path(run), record)
             shutil.rmtree(backups, ignore_errors=True)
             keras.backend.clear_session()
         return record
@@ -173,12 +173,7 @@ class ParetoStudy:
                 + (f", and of other policies called {', '.join(differing)}" if differing else "")
                 + ": give the study another `directory`."
             )
-        _write(path, {"settings": self.settings, "policies": {**plan["policies"], **policies}})
-
-
-def _write(path, content):
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(content, indent=2))
+        write_json(path, {"settings": self.settings, "policies": {**plan["policies"], **policies}})
 
 
 def _checked(scores):

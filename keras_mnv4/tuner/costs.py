@@ -14,6 +14,11 @@ MEASURES = {
 }
 
 
+def measure_of(measure):
+    """The function of a `Profile` that a name stands for; a function itself."""
+    return measure if callable(measure) else MEASURES[measure]
+
+
 class CostModel:
     """Costs of the candidates of a space, about a thousand a second, without building one.
 
@@ -53,15 +58,12 @@ class CostModel:
 
     def cost(self, candidate, measure):
         """One measure of a candidate."""
-        return (measure if callable(measure) else MEASURES[measure])(self.profile(candidate))
+        return measure_of(measure)(self.profile(candidate))
 
     def excess(self, candidate):
         """How far a candidate is beyond its limits: the largest of all costs, divided by their limits, less 1."""
         profile = self.profile(candidate)
-        shares = [
-            (measure if callable(measure) else MEASURES[measure])(profile) / most
-            for measure, most in self.limits.items()
-        ]
+        shares = [measure_of(measure)(profile) / most for measure, most in self.limits.items()]
         return max(shares, default=0.0) - 1.0
 
     def bring_within(self, candidate):

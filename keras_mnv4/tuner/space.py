@@ -14,7 +14,9 @@ from keras_mnv4.applications.network import Definition
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import get_policy
 
+STEM = "stem"
 NONE = "none"  # the label of a row that is left out
+BITS = "weight_bits"  # what the decision on the bits of a block is called
 EVERYTHING = ".*"
 EIGHT_BITS = get_policy("w8a8")
 TRIES = 1000  # before a space counts as empty
@@ -69,21 +71,46 @@ class SearchSpace:
             if found.setdefault(name, values) != values:
                 raise ValueError(f"Choices called {name!r} must have the same values. Found: {found[name]}, {values}")
 
-        for path, row in self._rows:
+        for path, row in self.rows:
             if isinstance(row, Choice):
                 _check_row_choice(path, row)
-                add(row.name or path, tuple(_label(each) for each in row.values))
-            for each in _alternatives(row):
+                add(self.choice_at(path, row), tuple(label_of(each) for each in row.values))
+            for each in alternatives(row):
                 for field, choice in each.choices.items():
-                    add(choice.name or f"{path}/{field}", choice.values)
-            if self.weight_bits and path != "stem":
-                add(f"{path}/weight_bits", self.weight_bits)
+                    add(name_of(path, field, choice), choice.values)
+            if self.weight_bits and path != STEM:
+                add(f"{path}/{BITS}", self.weight_bits)
         return found
+
+    @property
+    def rows(self):
+        """Pairs of a row's place, `"stem"` or `"block_1"` and so on, and the row, choices in it."""
+        stem, *body = self.architecture.blocks
+        return ((STEM, stem), *((f"{BLOCK}{number}", row) for number, row in enumerate(body, 1)))
+
+    def choice_at(self, path, row):
+        """The decision between the kinds of rows at a place; None where there is one kind."""
+        return row.name or path if isinstance(row, Choice) else None
+
+    def decisions_of(self, path, row):
+        """The decisions within the rows at a place, a tuple; not `choice_at`."""
+        names = [name_of(path, field, each) for kind in alternatives(row) for field, each in kind.choices.items()]
+        if self.weight_bits and path != STEM:
+            names.append(f"{path}/{BITS}")
+        return tuple(dict.fromkeys(names))
 
     @property
     def size(self):
         """The number of candidates, those that are no networks among them."""
         return math.prod(len(values) for values in self.decisions.values())
+
+    @property
+    def largest(self):
+        """The candidate of the largest numbers, with all rows."""
+        return {
+            name: values[-1] if NONE in values or isinstance(values[0], str) else max(values)
+            for name, values in self.decisions.items()
+        }
 
     def sample(self, random):
         """A candidate, each of its decisions taken by chance; always a network.
@@ -123,7 +150,7 @@ class SearchSpace:
             ValueError: if none does.
         """
         self._check(candidate)
-        for path, row in self._rows:
+        for path, row in self.rows:
             changed = (
                 {**candidate, name: value}
                 for name, values in self.decisions.items()
@@ -133,6 +160,31 @@ class SearchSpace:
             candidate = next((each for each in (candidate, *changed) if _is_block(path, row, each)), candidate)
         self.architecture_of(candidate)
         return candidate
+
+    def active_decisions(self, candidate):
+        """The decisions that a candidate's network depends on, a set: not those on rows that are left out.
+
+        Args:
+            candidate: a candidate, a network or not.
+        """
+        active = set()
+        for path, row in self.rows:
+            choice = self.choice_at(path, row)
+            if choice is not None:
+                active.add(choice)
+                row = next((each for each in alternatives(row) if label_of(each) == candidate[choice]), None)
+            if row is not None:
+                active.update(self.decisions_of(path, row))
+        return active
+
+    def network_code(self, candidate):
+        """What candidates of the same network, at the same places of the table, have in common.
+
+        It is what `encode` gives, with 0 for decisions that are not active.
+        """
+        active = self.active_decisions(candidate)
+        places = zip(self.decisions, self.encode(candidate), strict=True)
+        return tuple(place if name in active else 0 for name, place in places)
 
     def encode(self, candidate):
         """A candidate as a tuple of whole numbers: the place of each value among those of its decision."""
@@ -157,7 +209,7 @@ class SearchSpace:
             ValueError: if the candidate is not of this space, or is no network.
         """
         self._check(candidate)
-        rows = tuple(row for _, row in self._chosen(candidate))
+        rows = tuple(row for _, row in self.chosen(candidate))
         return dataclasses.replace(self.architecture, blocks=rows)
 
     def bits_of(self, candidate):
@@ -212,23 +264,18 @@ class SearchSpace:
             architecture["definition"] = Definition(**architecture["definition"])
         return cls(Architecture(**architecture), tuple(fields["weight_bits"]))
 
-    @property
-    def _rows(self):
-        stem, *body = self.architecture.blocks
-        return (("stem", stem), *((f"{BLOCK}{number}", row) for number, row in enumerate(body, 1)))
-
-    def _chosen(self, candidate):
+    def chosen(self, candidate):
         """Pairs of a row's place in the space and the row without choices; those left out are not among them."""
-        for path, row in self._rows:
+        for path, row in self.rows:
             chosen = _choose(path, row, candidate)
             if chosen is not None:
                 yield path, chosen
 
     def _blocks(self, candidate):
         """The name in its network, the row and the bits of each of a candidate's blocks."""
-        _, *body = self._chosen(candidate)
+        _, *body = self.chosen(candidate)
         for number, (path, row) in enumerate(body, 1):
-            yield f"{BLOCK}{number}", row, candidate.get(f"{path}/weight_bits")
+            yield f"{BLOCK}{number}", row, candidate.get(f"{path}/{BITS}")
 
     def _check(self, candidate):
         for name, values in self.decisions.items():
@@ -242,10 +289,10 @@ def _choose(path, row, candidate):
     """A row without choices, or None if it is left out; ValueError if it describes no block."""
     if isinstance(row, Choice):
         label = candidate[row.name or path]
-        row = next(each for each in row.values if _label(each) == label)
+        row = next(each for each in row.values if label_of(each) == label)
     if row is None or not row.choices:
         return row
-    chosen = {field: candidate[choice.name or f"{path}/{field}"] for field, choice in row.choices.items()}
+    chosen = {field: candidate[name_of(path, field, choice)] for field, choice in row.choices.items()}
     return dataclasses.replace(row, **chosen)
 
 
@@ -258,18 +305,25 @@ def _is_block(path, row, candidate):
 
 
 def _check_row_choice(path, row):
-    labels = [_label(each) for each in row.values]
+    labels = [label_of(each) for each in row.values]
     if len(set(labels)) < len(labels):
         raise ValueError(f"Rows to choose from must differ in kind, at `{path}`: {labels}. Put choices into one row.")
-    if NONE in labels and any(each.stride != 1 for each in _alternatives(row)):
+    if NONE in labels and any(each.stride != 1 for each in alternatives(row)):
         raise ValueError(f"A row with a stride cannot be left out, at `{path}`: {row}")
 
 
-def _alternatives(row):
+def name_of(path, field, choice):
+    """The name of the decision that a `Choice` in a field of a row is."""
+    return choice.name or f"{path}/{field}"
+
+
+def alternatives(row):
+    """The kinds of rows that there are to choose from at a place, without that of leaving it out; a list."""
     return [each for each in row.values if each is not None] if isinstance(row, Choice) else [row]
 
 
-def _label(row):
+def label_of(row):
+    """The value that stands for a kind of row, or for none, in candidates."""
     return NONE if row is None else type(row).__name__
 
 

@@ -1,0 +1,254 @@
+"""A search held against training from scratch: do shared weights tell which networks are good, and is what is found?
+
+`python benchmarks/search.py FOLDER` does all of it on a folder of images, 32 pixels wide, part by part, and keeps what
+it has done in `--out`; the same command goes on where it was stopped. Parts can run side by side:
+
+| `--part` | does | needs |
+|---|---|---|
+| `supernet` | trains a supernet of the space below, by SPOS | |
+| `candidates` | trains random candidates from scratch | |
+| `search` | scores these on the supernet; evolution under a limit, half of the largest network's MACs | `supernet` |
+| `found` | trains what was found from scratch; random networks and MobileNetV4ConvSmall of as many MACs | `search` |
+| `report` | Kendall's tau of scores and accuracies; what was found against the others | |
+
+The space is of three stages of universal inverted bottlenecks, with channels, depth and both kernels to choose, small
+enough for a processor without accelerator: its first maps have 8 x 8 pixels.
+"""
+
+import argparse
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_mnv4 import data
+from keras_mnv4 import training
+from keras_mnv4 import tuner
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import build_network
+from keras_mnv4.applications import choice
+from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
+from keras_mnv4.cost import TableProfiler
+from keras_mnv4.files import atomic_file
+from keras_mnv4.recipes import fit_classifier
+
+SIZE = 32
+KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
+WIDTHS = np.arange(0.05, 1.01, 0.025)  # of MobileNetV4ConvSmall
+
+
+def stage(name, filters, depth, stride):
+    filters = choice(*filters, name=f"{name}/filters")
+    rest = [choice(None, UIB(filters, expand=4, **KERNELS))] * (depth - 1)
+    return UIB(filters, expand=4, stride=stride, **KERNELS), *rest
+
+
+SPACE = tuner.SearchSpace(
+    Architecture(
+        "search_32",
+        (
+            Conv(16, kernel=5, stride=4),
+            *stage("stage_1", (8, 16, 24), 2, 1),
+            *stage("stage_2", (16, 24, 40), 3, 2),
+            *stage("stage_3", (24, 40, 64), 3, 2),
+            Conv(128, kernel=1),
+        ),
+        default_size=SIZE,
+        head_filters=None,
+    )
+)
+
+
+class Experiment:
+    """What all parts share: pictures, costs, and a folder of results."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.out = arguments.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.pictures = data.load_image_folder(arguments.folder, SIZE, arguments.batch_size)
+        if arguments.train_pictures:
+            pictures, labels = self.pictures.train.arrays(arguments.train_pictures)
+            train = data.PictureSet(pictures, labels, SIZE, arguments.batch_size, shuffle=True)
+            self.pictures = data.PictureData(
+                self.pictures.class_names, train, self.pictures.validation, self.pictures.test
+            )
+        self.classes = len(self.pictures.class_names)
+        self.costs = tuner.CostModel(SPACE, input_shape=(SIZE, SIZE, 3), classes=self.classes)
+        random = np.random.default_rng(0)
+        self.candidates = [SPACE.sample(random) for _ in range(arguments.candidates)]
+        self.limit = self.costs.cost(SPACE.mend(SPACE.largest), "macs") / 2
+
+    def kept(self, name, make):
+        """The result called `name`, made if it is not there."""
+        path = self.out / f"{name}.json"
+        if not path.exists():
+            result = make()
+            with atomic_file(path, overwrite=True) as temporary:
+                temporary.write_text(json.dumps(result, indent=1))
+        return json.loads(path.read_text())
+
+    def result(self, name):
+        path = self.out / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def optimizer(self, epochs):
+        steps = epochs * len(self.pictures.train)
+        warmup = steps // 20
+        rate = self.arguments.learning_rate
+        schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
+        return keras.optimizers.AdamW(schedule, weight_decay=0.02)
+
+    @staticmethod
+    def augmentation():
+        return [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")]
+
+    def train_alone(self, architecture, alpha=1.0, seed=0):
+        """Test accuracy of a network trained from scratch, and its MACs."""
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        self.pictures.train.restart(seed)
+        shape = (SIZE, SIZE, 3)
+        model = build_network(architecture, alpha=alpha, classes=self.classes, input_shape=shape)
+        epochs = self.arguments.epochs
+        fit_classifier(model, self.pictures, self.optimizer(epochs), epochs, self.augmentation(), verbose=0)
+        macs = TableProfiler(shape, self.classes).profile(architecture, alpha).macs
+        result = {"top1": training.top1(model, self.pictures.test), "macs": macs}
+        print(architecture.name, alpha, seed, result, flush=True)
+        return result
+
+    def supernet(self):
+        """The supernet, trained."""
+        keras.utils.set_random_seed(0)
+        supernet = tuner.SuperNet(SPACE, (SIZE, SIZE, 3), self.classes)
+        path = self.out / "supernet.weights.h5"
+        if path.exists():
+            supernet.load_weights(path)
+            return supernet
+        epochs = self.arguments.supernet_epochs
+        strategy = tuner.SPOS(supernet, self.costs)
+        strategy.compile(self.optimizer(epochs), metrics=["accuracy"])
+        strategy.optimizer.build(strategy.trainable_variables)
+        augment = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *self.augmentation()])
+        batches = Augmented(self.pictures.train, augment)
+        strategy.fit(
+            batches, epochs=epochs, verbose=2, callbacks=[keras.callbacks.BackupAndRestore(self.out / "backup")]
+        )
+        with atomic_file(path) as temporary:
+            supernet.save_weights(temporary)
+        return supernet
+
+    def search(self):
+        """What evolution finds under the limit, best first by the supernet's score."""
+        supernet = self.supernet()
+        pictures, labels = self.pictures.validation.arrays(1000)
+        calibration = self.pictures.train.arrays(1000)[0]
+        for index, candidate in enumerate(self.candidates):
+            self.kept(f"score_{index}", lambda each=candidate: supernet.score(each, (pictures, labels), calibration))
+        costs = tuner.CostModel(SPACE, {"macs": self.limit}, (SIZE, SIZE, 3), self.classes)
+        oracle = tuner.EvolutionOracle(costs, population=25, generations=self.arguments.generations, seed=0)
+        found = tuner.UIBTuner(supernet, oracle, costs, directory=self.out, project_name="evolution")
+        found.search(validation_data=(pictures, labels), calibration_data=calibration)
+        return found.results()[:10]
+
+    def found(self):
+        """Trains what was found, and networks of as many MACs to hold it against."""
+        best = self.kept("found", self.search)[0]
+        macs = best["costs"]["macs"]
+        shape = (SIZE, SIZE, 3)
+        profiler = TableProfiler(shape, self.classes)
+        small = ARCHITECTURES["MobileNetV4ConvSmall"]
+        alpha = min(WIDTHS, key=lambda alpha: abs(profiler.profile(small, alpha).macs - macs))
+        random = np.random.default_rng(1)
+        equal = []
+        while len(equal) < self.arguments.equals:
+            candidate = SPACE.sample(random)
+            if 0.95 * macs <= self.costs.cost(candidate, "macs") <= 1.05 * macs:
+                equal.append(candidate)
+        architecture = SPACE.architecture_of(best["candidate"])
+        for seed in range(self.arguments.seeds):
+            self.kept(f"best_{seed}", lambda seed=seed: self.train_alone(architecture, seed=seed))
+            self.kept(f"conv_small_{seed}", lambda seed=seed: self.train_alone(small, float(alpha), seed))
+        for index, candidate in enumerate(equal):
+            self.kept(f"equal_{index}", lambda each=candidate: self.train_alone(SPACE.architecture_of(each)))
+
+    def train_candidates(self):
+        """Trains the random candidates."""
+        for index, candidate in enumerate(self.candidates):
+            self.kept(f"alone_{index}", lambda each=candidate: self.train_alone(SPACE.architecture_of(each)))
+
+    def report(self):
+        """Prints what there is."""
+        pairs = [
+            (self.result(f"score_{index}"), self.result(f"alone_{index}")) for index in range(len(self.candidates))
+        ]
+        pairs = [(score["accuracy"], alone["top1"]) for score, alone in pairs if score and alone]
+        if len(pairs) > 1:
+            print(f"Kendall's tau of {len(pairs)} candidates: {kendall_tau(*zip(*pairs, strict=True)):.3f}")
+        for kind in ("best", "conv_small", "equal"):
+            results = [self.result(f"{kind}_{index}") for index in range(self.arguments.equals)]
+            results = [each for each in results if each]
+            if results:
+                scores = [each["top1"] for each in results]
+                macs = np.mean([each["macs"] for each in results]) / 1e6
+                print(
+                    f"{kind}: {len(scores)} runs, {macs:.2f} M MACs, top-1 mean {np.mean(scores):.2%}, median "
+                    f"{np.median(scores):.2%}, from {min(scores):.2%} to {max(scores):.2%}"
+                )
+
+
+class Augmented(keras.utils.PyDataset):
+    """A `PictureSet` whose pictures go through Keras layers."""
+
+    def __init__(self, pictures, augment):
+        super().__init__()
+        self.pictures, self.augment = pictures, augment
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        pictures, labels = self.pictures[index]
+        return keras.ops.convert_to_numpy(self.augment(pictures, training=True)), labels
+
+    def on_epoch_end(self):
+        self.pictures.on_epoch_end()
+
+
+def kendall_tau(first, second):
+    """Kendall's tau-b: how far two lists agree in how they order things, from -1 to 1."""
+    one, other = (np.sign(np.subtract.outer(each, each)) for each in (first, second))
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--part", nargs="+", default=["supernet", "candidates", "search", "found", "report"])
+    parser.add_argument("--train-pictures", type=int, default=0, help="0 for all")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--supernet-epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=15, help="of networks that are trained from scratch")
+    parser.add_argument("--candidates", type=int, default=24)
+    parser.add_argument("--generations", type=int, default=12)
+    parser.add_argument("--equals", type=int, default=9, help="random networks of as many MACs as what was found")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("search"))
+    experiment = Experiment(parser.parse_args())
+    parts = {
+        "supernet": experiment.supernet,
+        "candidates": experiment.train_candidates,
+        "search": lambda: experiment.kept("found", experiment.search),
+        "found": experiment.found,
+        "report": experiment.report,
+    }
+    for part in experiment.arguments.part:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""`ProxylessNAS`: one network at a time, drawn from chances that are learnt by gradients."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.tuner.cost_table import CostTable
+from keras_mnv4.tuner.strategies.strategy import Strategy
+
+START = 1e-3  # standard deviation of the first logits
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class ProxylessNAS(Strategy):
+    """Binary gates: every step computes with one network; the chances it was drawn with get its gates' gradient.
+
+    Chances are the softmax of logits. A logit's gradient is the sum over the gates of its decision, each the gradient
+    of the loss for that gate, times how much the logit moves the gate's chance: `sum_j dL/dg_j p_j (1[i = j] - p_i)`.
+    Meanwhile the mean cost of what would be drawn counts, too.
+
+    Source: Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware" (arXiv
+    1812.00332), sections 3.2 and 3.3; constants of its code.
+
+    Args:
+        supernet: a `SuperNet`.
+        warmup_steps: steps at the beginning that train weights alone, of networks that are drawn with equal chances.
+        costs: a `CostModel`; None for no regard to cost.
+        target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
+        form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; or `"add"`, the
+            loss plus `weight * (cost - target) / target`.
+        scale, exponent, weight: of these.
+        every: steps of the weights for each step of the logits.
+        seed: seed of the first logits and of what is drawn.
+        **kwargs: those of `keras.Model`.
+
+    Raises:
+        ValueError: if `form` is unknown, or only one of `costs` and `target` is given.
+
+    Example:
+
+    >>> strategy = ProxylessNAS(supernet, warmup_steps=2000, costs=costs, target=("macs", 30e6))
+    >>> strategy.compile(keras.optimizers.SGD(0.025, momentum=0.9, nesterov=True))
+    >>> strategy.fit(search_batches((pictures, labels), (other_pictures, other_labels)), epochs=50)
+    """
+
+    def __init__(
+        self,
+        supernet,
+        warmup_steps=0,
+        costs=None,
+        target=None,
+        form="mul",
+        scale=0.2,
+        exponent=0.3,
+        weight=0.1,
+        every=5,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(supernet, seed, keras.initializers.RandomNormal(stddev=START, seed=seed), **kwargs)
+        if form not in ("mul", "add"):
+            raise ValueError(f"`form` must be 'mul' or 'add'. Received: {form!r}")
+        if (costs is None) != (target is None):
+            raise ValueError(f"`costs` and `target` belong together. Received: {costs=}, {target=}")
+        self.warmup_steps = warmup_steps
+        self.form, self.scale, self.exponent, self.weight, self.every = form, scale, exponent, weight, every
+        self.table = None if costs is None else CostTable(costs, target[0])
+        self.target = None if target is None else float(target[1])
+
+    def default_optimizer(self):
+        return keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.999)
+
+    def draw(self):
+        logits = ops.convert_to_tensor(self.logits)
+        logits = ops.where(self.steps < self.warmup_steps, ops.zeros_like(logits), logits)
+        return self.binary_gates(logits)
+
+    def binary_gates(self, logits):
+        """Gates of a network that is drawn, with the gradient of their chances."""
+        parts = {}
+        for name, each in self.code.split(logits).items():
+            place = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
+            drawn = ops.one_hot(place, each.shape[0], dtype="float32")
+            chances = ops.softmax(each)
+            parts[name] = chances + ops.stop_gradient(drawn - chances)
+        return parts
+
+    def architecture_loss(self, pictures, labels, gates, training_data):
+        loss = self.loss_of(pictures, labels, self.code.join(gates))
+        if self.table is not None:
+            chances = {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
+            cost = self.table.expect(chances) / self.target
+            if self.form == "mul":
+                goal = ops.log(self.target)
+                loss = loss * self.scale * ((ops.log(cost) + goal) / goal) ** self.exponent
+            else:
+                loss = loss + self.weight * (cost - 1.0)
+        past = self.steps - self.warmup_steps  # steps are counted before the loss is computed
+        is_due = ops.logical_and(past > 0, past % self.every == 0)
+        return loss * ops.cast(is_due, "float32")

@@ -1,0 +1,191 @@
+"""`Strategy`: what all ways of training a supernet have in common."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
+
+
+class Strategy(keras.Model):
+    """Trains all networks of a supernet together, with `fit`, and may learn which of them is good.
+
+    A subclass says in `draw` which network, or which mixture of networks, a step trains. One that learns of
+    architectures has logits for them, a vector as that of `Gates`, and says in `architecture_loss` how good they are:
+    its gradient is for the logits alone, that of the training loss for the weights alone.
+
+    Such a strategy needs two sets of pictures, one for the weights and one for the architecture: `search_batches` makes
+    pairs of batches of them. `predict` and `evaluate` ask the network of the largest logits.
+
+    Args:
+        supernet: a `SuperNet`.
+        seed: seed of all that is drawn.
+        first_logits: initialiser of the logits; None for a strategy without any.
+        **kwargs: those of `keras.Model`.
+    """
+
+    def __init__(self, supernet, seed=0, first_logits=None, **kwargs):
+        super().__init__(**kwargs)
+        self.supernet = supernet
+        self.space = supernet.space
+        self.code = supernet.code
+        self.random = keras.random.SeedGenerator(seed)
+        self.steps = self.add_weight(name="steps", shape=(), dtype="int32", trainable=False, initializer="zeros")
+        self.logits = None
+        if first_logits is not None:
+            shape = (self.code.size,)
+            self.logits = self.add_weight(name="logits", shape=shape, dtype="float32", initializer=first_logits)
+        self.built = True
+
+    def draw(self):
+        """The gates of a training step, by name of the decision."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `draw`")
+
+    def architecture_loss(self, pictures, labels, gates, training_data):
+        """The loss of which the logits get the gradient.
+
+        Args:
+            pictures: those for the architecture.
+            labels: theirs.
+            gates: what `draw` gave.
+            training_data: pair of the pictures and labels for the weights.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `architecture_loss`")
+
+    def best_candidate(self):
+        """The network of the largest logits; of a strategy without any, that which was chosen of the supernet.
+
+        If the largest make no network, one is found in which the fewest decisions are others.
+        """
+        return self.space.mend(self.code.candidate_of(ops.convert_to_numpy(self._best_gates())))
+
+    def _best_gates(self):
+        if self.logits is None:
+            return ops.convert_to_tensor(self.supernet.gates)
+        parts = self.code.split(ops.convert_to_tensor(self.logits)).items()
+        return self.code.join({name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in parts})
+
+    def compile(self, optimizer="adamw", loss="sparse_categorical_crossentropy", architecture_optimizer=None, **kwargs):
+        """As `keras.Model.compile`.
+
+        Args:
+            optimizer: that of the weights.
+            loss: of the networks' outputs.
+            architecture_optimizer: that of the logits; None for that of the paper.
+            **kwargs: those of `keras.Model.compile`.
+        """
+        if self.logits is not None:
+            own = self.default_optimizer() if architecture_optimizer is None else architecture_optimizer
+            optimizer = SearchOptimizer(*map(keras.optimizers.get, (optimizer, own)), [self.logits])
+        elif architecture_optimizer is not None:
+            raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def default_optimizer(self):
+        """The paper's optimizer of the logits."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `default_optimizer`")
+
+    def call(self, inputs, training=False):
+        pictures = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+        if not training:
+            return self.supernet(pictures, self._best_gates(), training=False)
+        parts = self.draw()
+        self.steps.assign_add(1)
+        gates = ops.stop_gradient(self.code.join(parts))
+        return {"outputs": self.supernet(pictures, gates, training=True), "gates": gates, "parts": parts}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not training:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        is_pair = isinstance(x, (tuple, list))
+        if self.logits is not None and not is_pair:
+            raise ValueError(
+                f"`{type(self).__name__}` needs pictures for the weights and others for the architecture: "
+                "`fit(search_batches(data, search_data))`."
+            )
+        (pictures, search_pictures), (labels, search_labels) = (x, y) if is_pair else ((x, None), (y, None))
+        loss = super().compute_loss(pictures, labels, y_pred["outputs"], sample_weight, training)
+        if self.logits is None:
+            return loss
+        return loss + self.architecture_loss(search_pictures, search_labels, y_pred["parts"], (pictures, labels))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if isinstance(y_pred, dict):
+            x, y = (each[0] if isinstance(x, (tuple, list)) else each for each in (x, y))
+            y_pred = y_pred["outputs"]
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def outputs_of(self, pictures, gates, weights=None):
+        """Outputs in training of the networks that gates choose. Gradients are for the gates, and `weights`, alone.
+
+        Normalisations take the statistics of the batch, and keep none of it.
+
+        Args:
+            pictures: a batch.
+            gates: vector of `Gates`.
+            weights: list of tensors in place of the supernet's trainable variables; None for those.
+        """
+        variables = self.supernet.trainable_variables
+        weights = [ops.stop_gradient(ops.convert_to_tensor(each)) for each in variables] if weights is None else weights
+        others = [ops.convert_to_tensor(each) for each in self.supernet.non_trainable_variables]
+        outputs, _ = self.supernet.stateless_call(weights, others, pictures, gates=gates, training=True)
+        return outputs
+
+    def loss_of(self, pictures, labels, gates, weights=None):
+        """The compiled loss of `outputs_of`."""
+        outputs = self.outputs_of(pictures, gates, weights)
+        return super().compute_loss(pictures, labels, outputs, None, True)
+
+
+def search_batches(data, search_data, batch_size=64):
+    """Batches for a strategy: pictures for the weights and, beside them, others for the architecture.
+
+    Args:
+        data: pair of pictures and labels; or a `tf.data.Dataset` of batches of such pairs.
+        search_data: the same, of other pictures. Where there are fewer, they come again.
+        batch_size: pictures of each kind at a time, of arrays; those that fill no batch are left out, others each time.
+
+    Returns:
+        What `fit` takes: a `keras.utils.PyDataset`, or a `tf.data.Dataset` where both are.
+
+    Raises:
+        ValueError: if only one is a `tf.data.Dataset`, or there is not even a batch.
+    """
+    if hasattr(data, "element_spec") != hasattr(search_data, "element_spec"):
+        raise ValueError("`data` and `search_data` must both be arrays, or both a `tf.data.Dataset`.")
+    if not hasattr(data, "element_spec"):
+        return _PairedBatches(data, search_data, batch_size)
+    import tensorflow as tf
+
+    pairs = tf.data.Dataset.zip(data, search_data.repeat())
+    return pairs.map(lambda first, second: ((first[0], second[0]), (first[1], second[1])))
+
+
+class _PairedBatches(keras.utils.PyDataset):
+    """Batches of two pairs of arrays, each in an order of its own, new each epoch."""
+
+    def __init__(self, data, search_data, batch_size, seed=0):
+        super().__init__()
+        self.sides = [tuple(map(np.asarray, pair)) for pair in (data, search_data)]
+        self.batch_size = batch_size
+        self.random = np.random.default_rng(seed)
+        if min(len(pictures) for pictures, _ in self.sides) < batch_size:
+            sizes = [len(pictures) for pictures, _ in self.sides]
+            raise ValueError(f"`batch_size` must be at most the number of pictures, {sizes}. Received: {batch_size}")
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.sides[0][0]) // self.batch_size
+
+    def on_epoch_end(self):
+        self.orders = []
+        for pictures, _ in self.sides:
+            rounds = -(-len(self) * self.batch_size // len(pictures))
+            orders = [self.random.permutation(len(pictures)) for _ in range(rounds)]
+            self.orders.append(np.concatenate(orders))
+
+    def __getitem__(self, index):
+        places = [order[index * self.batch_size : (index + 1) * self.batch_size] for order in self.orders]
+        return tuple(
+            tuple(side[part][place] for side, place in zip(self.sides, places, strict=True)) for part in (0, 1)
+        )

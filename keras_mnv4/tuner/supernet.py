@@ -1,0 +1,322 @@
+"""`SuperNet`: all networks of a search space in one model, with the weights that they share."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import layers
+from keras import ops
+
+from keras_mnv4.applications.block_spec import BLOCK
+from keras_mnv4.applications.block_spec import Choice
+from keras_mnv4.applications.network import DEFINITIONS
+from keras_mnv4.applications.network import Style
+from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.layers import Classifier
+from keras_mnv4.tuner.gates import Gates
+from keras_mnv4.tuner.gates import Table
+from keras_mnv4.tuner.gates import channels_along
+from keras_mnv4.tuner.shared import SHARED_ROWS
+from keras_mnv4.tuner.shared import SharedConv
+from keras_mnv4.tuner.shared import with_channels
+from keras_mnv4.tuner.space import NONE
+from keras_mnv4.tuner.space import SearchSpace
+from keras_mnv4.tuner.space import label_of
+
+BATCH = 128  # pictures at a time, where statistics are taken and candidates scored
+
+
+@keras.saving.register_keras_serializable(package="keras_mnv4")
+class SuperNet(keras.Model):
+    """All networks of a search space, with the weights that they share.
+
+    Which network it is at the moment is one more input, a vector of `Gates`: compiled once, it serves every candidate.
+    Candidates share the weights of a place in the table: convolutions of few channels are the first channels of those
+    of many, while depthwise convolutions of each size have weights of their own. Given no gates it is the candidate
+    that was chosen last, by `choose`, and is a Keras model like any other: `fit` trains this one, `predict` asks it.
+
+    Training in which all candidates take part is what strategies are for: `SPOS`, `TuNAS`, `DARTS`, `ProxylessNAS`.
+
+    Source: the masks of channels and the shared expand and project convolutions are those of TuNAS (Bender et al.,
+    "Can Weight Sharing Outperform Random Architecture Search?", arXiv 2008.06120), with which MobileNetV4 (arXiv
+    2404.10518, section 6) was searched for.
+
+    Args:
+        space: a `SearchSpace` of rows `Conv`, `FusedIB`, `UIB` and `MQA`.
+        input_shape: shape of a picture, its size known; None for that of the space.
+        classes: number of classes.
+        classifier_activation: activation of the classifier, None for logits.
+        dropout_rate: rate of the dropout before the classifier.
+        definition: as for `keras_mnv4.applications.build_network`.
+        include_preprocessing: whether pictures are bytes, which the network scales.
+        **kwargs: those of `keras.Model`.
+
+    Raises:
+        ValueError: on a space with rows, or numbers, that cannot be shared.
+
+    Example:
+
+    >>> supernet = SuperNet(small_space(), classes=10)
+    >>> SPOS(supernet, costs).fit(pictures, labels, epochs=10)
+    >>> supernet.score(candidate, (validation_pictures, validation_labels), calibration_data=pictures[:2048])
+    >>> network = supernet.extract(candidate)  # a model of its own, with the candidate's weights
+    """
+
+    def __init__(
+        self,
+        space,
+        input_shape=None,
+        classes=1000,
+        classifier_activation="softmax",
+        *,
+        dropout_rate=0.0,
+        definition=None,
+        include_preprocessing=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        architecture = space.architecture
+        if architecture.anti_aliasing is not None:
+            raise ValueError(f"A supernet has no anti-aliasing. Received: {architecture.anti_aliasing!r}")
+        is_first = keras.config.image_data_format() == "channels_first"
+        size = architecture.default_size
+        default = (3, size, size) if is_first else (size, size, 3)
+        self.space = space
+        self.picture_shape = tuple(input_shape or default)
+        if None in self.picture_shape:
+            raise ValueError(f"`input_shape` must be known. Received: {input_shape}")
+        self.arguments = {
+            "classes": classes,
+            "classifier_activation": classifier_activation,
+            "dropout_rate": dropout_rate,
+            "definition": definition,
+            "include_preprocessing": include_preprocessing,
+        }
+        definition = definition or architecture.definition
+        definition = DEFINITIONS[definition] if isinstance(definition, str) else definition
+        self.style = Style(definition, architecture.activation, architecture.layer_scale, None)
+        self.code = Gates(space)
+        self.gates = self.add_weight(
+            name="gates", shape=(self.code.size,), trainable=False, initializer=_constant(self.code.of(space.largest))
+        )
+        self.preprocessing = BYTES.make_layer(name="preprocessing") if include_preprocessing else None
+        channels = channels_along(space, self.picture_shape[0 if is_first else -1])
+        self.places = [
+            SharedPlace(row, path, space, *channels[index : index + 2], self.style, name=path, dtype=self.dtype_policy)
+            for index, (path, row) in enumerate(space.rows)
+        ]
+        self.pool = layers.GlobalAveragePooling2D(keepdims=True, name="avg_pool")
+        self.head = None
+        if architecture.head_filters is not None:
+            filters = Table.fixed(architecture.head_filters)
+            how = {"activation": self.style.activation, **self.style.common}
+            self.head = SharedConv(channels[-1], filters, name="head", dtype=self.dtype_policy, **how)
+        self.dropout = layers.Dropout(dropout_rate, name="dropout")
+        self.predictions = Classifier(classes, classifier_activation, name="predictions", dtype=self.dtype_policy)
+        self._get_observer = None
+        self(keras.Input(self.picture_shape))  # builds all layers
+
+    def call(self, inputs, gates=None, training=False):
+        parts = self.code.split(ops.convert_to_tensor(self.gates) if gates is None else gates)
+        outputs = inputs if self.preprocessing is None else self.preprocessing(inputs)
+        for place in self.places:
+            outputs = place(outputs, parts, training=training)
+        outputs = self.pool(outputs)
+        if self.head is not None:
+            outputs = self.head(outputs, parts, training=training)
+        return self.predictions(self.dropout(outputs, training=training), training=training)
+
+    def choose(self, candidate):
+        """Makes this the network of a candidate, until another one is chosen."""
+        self.gates.assign(self.code.of(candidate))
+
+    def extract(self, candidate, name=None):
+        """The network of a candidate as a model of its own, with the weights that it has here.
+
+        It is what `build_network` makes of the candidate's table. Where bits are among the decisions, quantise it with
+        `quantize_model(network, space.policy_of(candidate))`.
+        """
+        architecture = self.space.architecture_of(candidate)
+        network = build_network(architecture, input_shape=self.picture_shape, name=name, **self.arguments)
+        places = {place.name: place for place in self.places}
+        for number, (path, row) in enumerate(self.space.chosen(candidate)):
+            layer = network.get_layer(f"{BLOCK}{number}" if number else path)
+            for part, source in places[path].parts_of(row).items():
+                _copy_weights(source, layer if part == "" else next(each for each in layer.chain if each.name == part))
+        if self.head is not None:
+            _copy_weights(self.head, network.get_layer("head"))
+        _copy_weights(self.predictions, network.get_layer("predictions"))
+        return network
+
+    def recalibrate(self, candidate, data, batch_size=BATCH):
+        """Chooses a candidate, and takes the statistics of its batch normalisations anew.
+
+        They are means over all batches, each that of its batch in training.
+
+        Source: Guo et al., "Single Path One-Shot Neural Architecture Search" (arXiv 1904.00420), section 3.4.
+
+        Args:
+            candidate: the candidate.
+            data: pictures: an array, a `tf.data.Dataset` or a `keras.utils.PyDataset`, with labels or without.
+            batch_size: pictures at a time, of an array.
+        """
+        self.choose(candidate)
+        norms = [layer for layer in self._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+        for norm in norms:
+            norm.moving_mean.assign(ops.zeros_like(norm.moving_mean))
+            norm.moving_variance.assign(ops.zeros_like(norm.moving_variance))
+        batches, observer = 0, self._find_observer()
+        for pictures, _ in _batches(data, batch_size):
+            observer.predict_on_batch(pictures)
+            batches += 1
+        if not batches:
+            raise ValueError("`data` must hold a batch at least.")
+        for norm in norms:  # what remains of the zeros is taken out
+            share = 1.0 - norm.momentum**batches
+            norm.moving_mean.assign(norm.moving_mean / share)
+            norm.moving_variance.assign(norm.moving_variance / share)
+
+    def score(self, candidate, validation_data, calibration_data=None, batch_size=BATCH):
+        """How good a candidate is with the shared weights. Nothing is changed here.
+
+        Args:
+            candidate: the candidate.
+            validation_data: pair of pictures and labels, whole numbers or probabilities; or a `tf.data.Dataset` or
+                `keras.utils.PyDataset` of batches of such pairs.
+            calibration_data: as for `recalibrate`, which is done first; None for the statistics as they are, those of
+                all candidates together.
+            batch_size: pictures at a time, of arrays.
+
+        Returns:
+            A dictionary of `"accuracy"` and `"loss"`, the mean cross-entropy.
+        """
+        before = [variable.numpy() for variable in self.non_trainable_variables]
+        try:
+            if calibration_data is None:
+                self.choose(candidate)
+            else:
+                self.recalibrate(candidate, calibration_data, batch_size)
+            pairs = [
+                (keras.ops.convert_to_numpy(labels), self.predict_on_batch(pictures))
+                for pictures, labels in _batches(validation_data, batch_size)
+            ]
+        finally:
+            for variable, value in zip(self.non_trainable_variables, before, strict=True):
+                variable.assign(value)
+        labels, outputs = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        if self.arguments["classifier_activation"] is None:
+            outputs = ops.convert_to_numpy(ops.softmax(outputs))
+        shares = np.eye(outputs.shape[-1])[labels.astype(int).reshape(-1)] if labels.size == len(outputs) else labels
+        return {
+            "accuracy": float((outputs.argmax(-1) == shares.argmax(-1)).mean()),
+            "loss": float(-(shares * np.log(np.maximum(outputs, 1e-7))).sum(-1).mean()),
+        }
+
+    def _find_observer(self):
+        """A model that computes as in training when it is asked to predict."""
+        if self._get_observer is None:
+            observer = Observer(self)
+            self._get_observer = lambda: observer  # not an attribute itself, which Keras would count among the layers
+        return self._get_observer()
+
+    def get_config(self):
+        definition = self.arguments["definition"]
+        if dataclasses.is_dataclass(definition):
+            definition = dataclasses.asdict(definition)
+        return {
+            "space": self.space.to_json(),
+            "input_shape": list(self.picture_shape),
+            **self.arguments,
+            "definition": definition,
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "space": SearchSpace.from_json(config["space"])})
+
+
+class SharedPlace(layers.Layer):
+    """A place in the table: the kinds of rows that may be there, or none.
+
+    Args:
+        row: what stands there: a row, or a `Choice` between rows.
+        path: the place.
+        space: the `SearchSpace`.
+        channels: `Table` of the channels that come in.
+        filters: `Table` of those that go out.
+        style: the `keras_mnv4.applications.network.Style` of all networks.
+    """
+
+    def __init__(self, row, path, space, channels, filters, style, **kwargs):
+        super().__init__(**kwargs)
+        kinds = row.values if isinstance(row, Choice) else (row,)
+        unknown = [kind for kind in kinds if kind is not None and type(kind) not in SHARED_ROWS]
+        if unknown:
+            known = ", ".join(kind.__name__ for kind in SHARED_ROWS)
+            raise ValueError(f"A supernet is of rows {known}. Received, at `{path}`: {unknown[0]}")
+        if len({kind.stride for kind in kinds if kind is not None}) > 1:
+            raise ValueError(f"Rows to choose from must have one stride, at `{path}`: {row}")
+        self.decision = space.choice_at(path, row)
+        self.labels = [label_of(kind) for kind in kinds]
+        self.rows = {
+            label: SHARED_ROWS[type(kind)](kind, path, space, channels, style, name=label, dtype=self.dtype_policy)
+            for label, kind in zip(self.labels, kinds, strict=True)
+            if kind is not None
+        }
+        self.filters = filters
+
+    def call(self, inputs, parts, training=False):
+        results = [
+            inputs if label == NONE else self.rows[label](inputs, parts, training=training) for label in self.labels
+        ]
+        if self.decision is None:
+            return results[0]
+        axis = next(iter(self.rows.values())).channel_axis
+        results = [with_channels(result, self.filters.most, axis) for result in results]
+        shares = ops.cast(parts[self.decision], inputs.dtype)
+        return sum(result * shares[place] for place, result in enumerate(results))
+
+    def parts_of(self, row):
+        """As for `SharedRow`."""
+        return self.rows[label_of(row)].parts_of(row)
+
+
+class Observer(keras.Model):
+    """A supernet whose predictions are those in training, and whose statistics move with them."""
+
+    def __init__(self, supernet):
+        super().__init__()
+        self.supernet = supernet
+
+    def call(self, inputs, training=False):
+        return self.supernet(inputs, training=True)
+
+
+def _copy_weights(source, target):
+    """Copies to a layer the first part of all weights of its kind."""
+    for large, small in zip(source.weights, target.weights, strict=True):
+        value = ops.convert_to_numpy(large)
+        small.assign(value[tuple(slice(size) for size in small.shape)])
+
+
+def _batches(data, batch_size):
+    """Pairs of pictures and labels, or None for labels, of a data set or of arrays."""
+    if isinstance(data, keras.utils.PyDataset):
+        batches = (data[place] for place in range(len(data)))
+    elif hasattr(data, "element_spec"):
+        batches = data
+    else:
+        pictures, labels = data if isinstance(data, (tuple, list)) else (data, None)
+        batches = (
+            (pictures[start : start + batch_size], None if labels is None else labels[start : start + batch_size])
+            for start in range(0, len(pictures), batch_size)
+        )
+    for each in batches:
+        yield each[:2] if isinstance(each, (tuple, list)) else (each, None)
+
+
+def _constant(vector):
+    return lambda shape, dtype=None: ops.convert_to_tensor(vector, dtype)

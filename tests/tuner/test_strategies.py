@@ -1,0 +1,324 @@
+"""Strategies: their gradients against formulas, differences and sums, and a planted benchmark that each solves."""
+
+import itertools
+
+import keras
+import numpy as np
+import planted
+import pytest
+from keras import ops
+
+from keras_mnv4 import tuner
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import choice
+from keras_mnv4.gradients import value_and_gradients
+from keras_mnv4.tuner.gates import Gates
+from keras_mnv4.tuner.gates import Table
+from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
+from keras_mnv4.tuner.strategies.tunas import TuNASSchedule
+
+TINY = tuner.tiny_space()
+MICRO = tuner.SearchSpace(
+    Architecture(
+        "micro",
+        (
+            Conv(8, kernel=3, stride=2),
+            UIB(choice(8, 16), expand=2, start=choice(0, 3), middle=3, stride=2),
+            choice(None, UIB(16, expand=2, middle=choice(0, 3))),
+        ),
+    )
+)
+
+
+class PlantedNetwork(keras.Model):
+    """Stands for a supernet of `planted.SPACE`: as many of its answers are right as the planted accuracy says.
+
+    What it takes for pictures are numbers between 0 and 1. Class 0 is likely where the number is below the accuracy.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.space = planted.SPACE
+        self.code = Gates(self.space)
+        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
+        self.table = Table.over(self.space, tuple(self.space.decisions), self.accuracy_of)
+        self.gates = self.add_weight(name="gates", shape=(self.code.size,), trainable=False, initializer="zeros")
+        self.built = True
+
+    def accuracy_of(self, candidate):
+        return planted.accuracy_of(candidate) if self.space.is_network(candidate) else 0.0
+
+    def call(self, inputs, gates=None, training=False):
+        margin = 8.0 * (self.table.expect(self.code.split(gates)) - inputs[:, 0]) + self.bias - self.bias
+        return ops.softmax(ops.stack([margin, ops.zeros_like(margin)], -1))
+
+
+@pytest.fixture(scope="module")
+def planted_network():
+    return PlantedNetwork()
+
+
+def numbers(count):
+    """Evenly spread, so that accuracies are exact, in an order of their own."""
+    places = np.random.default_rng(0).permutation(count)
+    return (places[:, None].astype("float32") + 0.5) / count, np.zeros(count, "int32")
+
+
+def share_of_better(candidate):
+    return (planted.all_accuracies() > planted.accuracy_of(candidate) + 1e-9).mean()
+
+
+STRATEGIES = {
+    "darts": lambda network: tuner.DARTS(network),
+    "darts of second order": lambda network: tuner.DARTS(network, unrolled_rate=0.1),
+    "proxyless": lambda network: tuner.ProxylessNAS(network, every=1),
+    "tunas": lambda network: tuner.TuNAS(network, total_steps=1500),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "second" in name else ()) for name in STRATEGIES]
+)
+def test_the_planted_best_is_found(name, planted_network):
+    """1,500 steps; the rates of the papers are for hundreds of thousands."""
+    strategy = STRATEGIES[name](planted_network)
+    rate = TuNASSchedule(5e-3, 1500) if name == "tunas" else 1e-2
+    strategy.compile("sgd", architecture_optimizer=keras.optimizers.Adam(rate, beta_1=0.0))
+    data = numbers(1500 * 64)
+    strategy.fit(tuner.search_batches(data, data, 64), verbose=0)
+    assert share_of_better(strategy.best_candidate()) < 0.01
+
+
+class Curved(keras.Model):
+    """A small smooth network in place of a supernet."""
+
+    def __init__(self, space=TINY):
+        super().__init__()
+        self.space, self.code = space, Gates(space)
+        how = {"initializer": keras.initializers.RandomNormal(stddev=0.5, seed=0)}
+        self.first = self.add_weight(name="first", shape=(3, self.code.size), **how)
+        self.last = self.add_weight(name="last", shape=(self.code.size, 2), **how)
+        self.gates = self.add_weight(name="gates", shape=(self.code.size,), trainable=False, initializer="zeros")
+        self.built = True
+
+    def call(self, inputs, gates=None, training=False):
+        return ops.softmax(ops.tanh(inputs @ self.first) * gates @ self.last)
+
+
+def curved_data(seed):
+    random = np.random.default_rng(seed)
+    return random.normal(size=(16, 3)).astype("float32"), random.integers(0, 2, 16)
+
+
+def test_darts_of_second_order_is_the_gradient_behind_a_step():
+    """Against differences of the loss, each at weights that have taken their own step."""
+    rate, network = 0.5, Curved()
+    strategy = tuner.DARTS(network, unrolled_rate=rate)
+    strategy.compile("sgd")
+    training, search = curved_data(0), curved_data(1)
+    weights = [ops.convert_to_tensor(each) for each in network.trainable_variables]
+
+    def loss_behind_a_step(logits):
+        gates = network.code.join({name: ops.softmax(each) for name, each in network.code.split(logits).items()})
+        _, steps = value_and_gradients(lambda values: strategy.loss_of(*training, gates, values), weights)
+        moved = [weight - rate * step for weight, step in zip(weights, steps, strict=True)]
+        return float(strategy.loss_of(*search, gates, moved))
+
+    logits = np.random.default_rng(2).normal(size=network.code.size).astype("float32")
+    found = ops.convert_to_numpy(strategy.unrolled_gradient(ops.convert_to_tensor(logits), search, training))
+    nudges = 0.02 * np.eye(len(logits), dtype="float32")
+    expected = [(loss_behind_a_step(logits + each) - loss_behind_a_step(logits - each)) / 0.04 for each in nudges]
+    np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+    strategy.unrolled_rate = 1e-9
+    first_order = ops.convert_to_numpy(strategy.unrolled_gradient(ops.convert_to_tensor(logits), search, training))
+    assert np.abs(first_order - expected).max() > 0.1 * np.abs(expected).max()  # the second order is not nothing
+
+
+def test_the_gradient_of_binary_gates_is_their_formula():
+    strategy = tuner.ProxylessNAS(Curved())
+    logits = np.random.default_rng(0).normal(size=strategy.code.size).astype("float32")
+    of_gates = np.random.default_rng(1).normal(size=strategy.code.size).astype("float32")
+    drawn = []
+
+    def loss(values):
+        vector = strategy.code.join(strategy.binary_gates(values[0]))
+        drawn.append(vector)
+        return ops.sum(vector * of_gates)
+
+    _, (found,) = value_and_gradients(loss, [logits])
+    expected = np.empty_like(logits)
+    for part in strategy.code.slices.values():
+        chances = np.exp(logits[part]) / np.exp(logits[part]).sum()
+        for i, j in itertools.product(range(len(chances)), repeat=2):
+            if j == 0:
+                expected[part][i] = 0.0
+            expected[part][i] += of_gates[part][j] * chances[j] * ((i == j) - chances[i])
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+    vector = strategy.code.join(strategy.binary_gates(ops.convert_to_tensor(logits)))
+    np.testing.assert_allclose(sorted(ops.convert_to_numpy(vector)), [0.0] * 9 + [1.0] * 9, atol=1e-6)
+
+
+IDLE = "block_2/middle"  # of no consequence where there is no second block
+
+
+@pytest.mark.once
+def test_the_mean_gradient_of_reinforcement_is_that_of_the_mean_reward():
+    """Over all candidates of a space: each with its chance, of which decisions on rows left out are no part."""
+    strategy = tuner.TuNAS(Curved(MICRO), total_steps=100)
+    code, random = strategy.code, np.random.default_rng(0)
+    logits = random.normal(size=code.size).astype("float32")
+    merits = {(name, value): random.normal() for name, values in MICRO.decisions.items() for value in values}
+    candidates = [MICRO.decode(each) for each in np.ndindex(*code.sizes.values())]
+    vectors = np.stack([code.of(each) for each in candidates])
+    rewards = np.array(
+        [
+            sum(merits[each] for each in candidate.items() if candidate["block_2"] == "UIB" or each[0] != IDLE)
+            for candidate in candidates
+        ]
+    )
+
+    def chances_of(logits):
+        logs = np.concatenate([logits[part] - np.log(np.exp(logits[part]).sum()) for part in code.slices.values()])
+        return np.exp(vectors @ logs)
+
+    def loss(values, vector):
+        return strategy.log_probability(code.split(values[0]), code.split(vector))
+
+    found = sum(
+        chance * reward * ops.convert_to_numpy(value_and_gradients(lambda v, w=vector: loss(v, w), [logits])[1][0])
+        for chance, reward, vector in zip(chances_of(logits), rewards, vectors, strict=True)
+    )
+    nudges = 1e-4 * np.eye(code.size)
+    differences = [(chances_of(logits + each) - chances_of(logits - each)) @ rewards / 2e-4 for each in nudges]
+    np.testing.assert_allclose(found, differences, atol=1e-3)
+
+
+def test_rewards_by_hand():
+    costs = tuner.CostModel(TINY, classes=2)
+    network = Curved()
+    candidate = TINY.largest
+    parts = network.code.split(network.code.of(candidate))
+    targets = {"macs": 2.0 * costs.cost(candidate, "macs"), "parameters": costs.cost(candidate, "parameters") / 4}
+    expected = {
+        "absolute": 0.75 - 0.1 * 0.5 - 0.1 * 3.0,
+        "mnas": 0.75 * 0.5**-0.1 * 4**-0.1,
+        "mnas_hard": 0.75 * 4**-0.1,
+    }
+    for form, value in expected.items():
+        strategy = tuner.TuNAS(network, 100, costs, targets, reward=form)
+        assert float(strategy.reward_of(0.75, parts)) == pytest.approx(value, rel=1e-5)
+    nothing = network.code.of({**candidate, "block_1/start": 0, "block_1/middle": 0})
+    assert float(tuner.TuNAS(network, 100).reward_of(0.75, network.code.split(nothing))) == 0.0
+
+
+@pytest.mark.once
+def test_the_schedule_of_tunas():
+    schedule = TuNASSchedule(3e-4, 1000)
+    rates = [float(schedule(step)) for step in (0, 249, 250, 625, 1000)]
+    assert rates == pytest.approx([0.0, 0.0, 3e-4, 3e-4 * 10**0.5, 3e-3])
+
+
+def test_two_optimizers_are_as_each_alone():
+    weights, logits = (keras.Variable(np.ones(3, "float32")) for _ in range(2))
+    lone = [keras.Variable(np.ones(3, "float32")) for _ in range(2)]
+    both = SearchOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.01), [logits])
+    alone = keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.01)
+    for step in range(3):
+        gradients = [ops.convert_to_tensor(np.full(3, value + step, "float32")) for value in (0.5, -2.0)]
+        both.apply(gradients[::-1], [logits, weights])
+        for optimizer, gradient, variable in zip(alone, gradients, lone, strict=True):
+            optimizer.apply([gradient], [variable])
+    for variable, expected in zip((weights, logits), lone, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), ops.convert_to_numpy(expected))
+    assert int(both.iterations) == 3
+    assert both.learning_rate == alone[0].learning_rate
+
+
+def test_costs_are_drawn_evenly():
+    costs = tuner.CostModel(TINY, {"macs": 6e5}, classes=2)
+    strategy = tuner.SPOS(Curved(), costs, paths=200, uniform_in="macs")
+    drawn = [strategy.code.candidate_of(ops.convert_to_numpy(strategy.code.join(strategy.draw()))) for _ in range(300)]
+    prices = np.array([costs.cost(each, "macs") for each in drawn])
+    assert prices.max() <= 6e5
+    counts, _ = np.histogram(prices, bins=10, range=(prices.min(), prices.max()))
+    plain = tuner.SPOS(Curved(), costs, paths=200)
+    unweighted = [costs.cost(plain.code.candidate_of(each), "macs") for each in plain._paths]
+    before, _ = np.histogram(unweighted, bins=10)
+    assert counts.std() / counts.mean() < 0.7 * before.std() / before.mean()
+
+
+FITTED = {
+    "spos": lambda supernet, costs: tuner.SPOS(supernet, costs, paths=16),
+    "tunas": lambda supernet, costs: tuner.TuNAS(supernet, 8, costs, {"macs": 5e5}),
+    "darts": lambda supernet, costs: tuner.DARTS(supernet),
+    "darts of second order": lambda supernet, costs: tuner.DARTS(supernet, unrolled_rate=0.01),
+    "proxyless": lambda supernet, costs: tuner.ProxylessNAS(supernet, 2, costs, ("macs", 5e5), every=1),
+}
+FITTED_MARKS = {"spos": (), "darts": (), "darts of second order": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=FITTED_MARKS.get(name, pytest.mark.once)) for name in FITTED]
+)
+def test_a_supernet_is_trained_with_fit(name):
+    random = np.random.default_rng(0)
+    data = random.integers(0, 256, (16, 32, 32, 3)).astype("uint8"), np.arange(16) % 2
+    supernet = tuner.SuperNet(TINY, classes=2)
+    strategy = FITTED[name](supernet, tuner.CostModel(TINY, classes=2))
+    strategy.compile(keras.optimizers.SGD(0.01), metrics=["accuracy"], architecture_optimizer=None)
+    before = [ops.convert_to_numpy(each) for each in (supernet.trainable_variables[0], *_logits(strategy))]
+    history = strategy.fit(*(data if name == "spos" else [tuner.search_batches(data, data, 4)]), epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert 0.0 <= history.history["accuracy"][-1] <= 1.0
+    after = [ops.convert_to_numpy(each) for each in (supernet.trainable_variables[0], *_logits(strategy))]
+    assert all((old != new).any() for old, new in zip(before, after, strict=True))
+    assert TINY.is_network(strategy.best_candidate())
+    assert strategy.evaluate(*data, verbose=0, return_dict=True).keys() >= {"loss", "accuracy"}
+    if strategy.logits is not None:
+        supernet.choose(strategy.code.candidate_of(ops.convert_to_numpy(strategy.logits)))
+    np.testing.assert_allclose(strategy.predict(data[0], verbose=0), supernet.predict(data[0], verbose=0), atol=1e-6)
+
+
+def _logits(strategy):
+    return [] if strategy.logits is None else [strategy.logits]
+
+
+@pytest.mark.once
+def test_batches_of_two_kinds():
+    first = np.arange(10), np.arange(10) + 100
+    second = np.arange(4) + 1000, np.arange(4) + 1100
+    batches = tuner.search_batches(first, second, batch_size=3)
+    assert len(batches) == 3
+    seen = [batches[place] for place in range(3)]
+    for (x, search_x), (y, search_y) in seen:
+        np.testing.assert_array_equal(y, x + 100)
+        np.testing.assert_array_equal(search_y, search_x + 100)
+    assert len({number for (x, _), _ in seen for number in x}) == 9
+    before = batches[0][0][0].tolist()
+    batches.on_epoch_end()
+    assert batches[0][0][0].tolist() != before
+    with pytest.raises(ValueError, match="number of pictures"):
+        tuner.search_batches(first, second, batch_size=5)
+    strategy = tuner.DARTS(Curved())
+    strategy.compile("sgd")
+    with pytest.raises(ValueError, match="search_batches"):
+        strategy.fit(*curved_data(0), verbose=0)
+    with pytest.raises(ValueError, match="no logits"):
+        tuner.SPOS(Curved(), tuner.CostModel(TINY), paths=4).compile("sgd", architecture_optimizer="adam")
+
+
+@pytest.mark.tensorflow
+def test_batches_of_data_sets():
+    import tensorflow as tf
+
+    first = tf.data.Dataset.from_tensor_slices((np.arange(6), np.arange(6) + 100)).batch(2)
+    second = tf.data.Dataset.from_tensor_slices((np.arange(2) + 1000, np.arange(2) + 1100)).batch(2)
+    batches = [tf.nest.map_structure(lambda each: each.numpy().tolist(), each) for each in
+               tuner.search_batches(first, second)]  # fmt: skip
+    assert batches[1] == (([2, 3], [1000, 1001]), ([102, 103], [1100, 1101]))
+    assert len(batches) == 3
+    with pytest.raises(ValueError, match="both"):
+        tuner.search_batches(first, (np.arange(2), np.arange(2)))
