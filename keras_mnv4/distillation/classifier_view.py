@@ -1,0 +1,128 @@
+"""`ClassifierView`: a classifier as distillation looks at it: its logits, and what layers inside it give."""
+
+import keras
+from keras import ops
+
+from keras_mnv4.distillation.resizing import resize
+from keras_mnv4.distillation.resizing import sides_of
+from keras_mnv4.layers import Classifier
+from keras_mnv4.qat import FakeQuantize
+from keras_mnv4.qat import QuantizeWrapper
+
+KINDS = {"probabilities": True, "logits": False}
+LEAST_PROBABILITY = 1e-12  # what a probability of 0 counts as when its logarithm is taken
+
+
+class ClassifierView:
+    """Reads a classifier: pictures in, `{"output", "logits", "features"}` out, of one forward pass.
+
+    Pictures are resized to what the network takes. Logits are float32. Where the network ends in a softmax that can be
+    looked behind, they are those before it: a softmax rounded to eight bits, or in half precision, has lost the small
+    probabilities. Else they are the logarithms of the probabilities, which is the same up to a constant.
+
+    Args:
+        model: a built Keras model of one input, pictures, and one output, `(batch, classes)`.
+        argument: what the caller calls the model, for messages.
+        outputs: `"probabilities"` or `"logits"`, what the model gives; None to see that from its last layer.
+        layer_names: layers whose outputs are wanted.
+
+    Raises:
+        ValueError: if the model is not built, if it is not clear what it gives, or if it has no such layer.
+    """
+
+    def __init__(self, model, argument, outputs=None, layer_names=()):
+        if not isinstance(model, keras.Model) or not model.built:
+            raise ValueError(f"`{argument}` must be a built `keras.Model`. Received: {argument}={model!r}")
+        if outputs not in (None, *KINDS):
+            raise ValueError(
+                f'`{argument}_outputs` must be "probabilities", "logits" or None. Received: {argument}_outputs='
+                f"{outputs!r}"
+            )
+        self.model = model
+        self.is_functional = bool(getattr(model, "inputs", None))
+        if self.is_functional and (len(model.inputs), len(model.outputs)) != (1, 1):
+            raise ValueError(
+                f"`{argument}` must have one input and one output. Received: {len(model.inputs)} and "
+                f"{len(model.outputs)}"
+            )
+        ends_in_softmax = _ends_in_softmax(model) if self.is_functional else None
+        self.is_softmax = ends_in_softmax if outputs is None else KINDS[outputs]
+        if self.is_softmax is None:
+            raise ValueError(
+                f"It is not clear from the last layer of `{argument}` whether it gives probabilities: say "
+                f'{argument}_outputs="probabilities" or {argument}_outputs="logits".'
+            )
+        if layer_names and not self.is_functional:
+            raise ValueError(f"Layers inside `{argument}` can be read only if it is a Functional or Sequential model.")
+        self._sides = self._before = self._finish = None
+        if self.is_functional:
+            self._sides = sides_of(model.inputs[0])
+            if ends_in_softmax and self.is_softmax:
+                self._before, self._finish = _before_softmax(model)
+        self.features = {name: model.get_layer(name).output for name in layer_names}
+        self.classes = model.outputs[0].shape[-1] if self.is_functional else None
+        self._reader = self._make_reader()
+
+    def _make_reader(self):
+        if not self.is_functional:
+            return lambda pictures, training: {"output": self.model(pictures, training=training), "features": {}}
+        wanted = {"output": self.model.outputs[0], "features": self.features}
+        if self._before is not None:
+            wanted["before"] = self._before
+        return keras.Model(self.model.inputs[0], wanted)
+
+    def __call__(self, pictures, training=False):
+        """A dictionary of the model's output, its logits, and the outputs of the layers by name."""
+        seen = self._reader(self.resize(pictures), training=training)
+        logits = self.logits(seen["output"])
+        if self._before is not None:
+            logits = ops.cast(self._finish(seen["before"]), "float32")
+        return {"output": seen["output"], "logits": logits, "features": seen["features"]}
+
+    @property
+    def sees_more(self):
+        """Whether there is something to read that the model's output does not tell."""
+        return bool(self.features) or self._before is not None
+
+    def logits(self, output):
+        """The logits, as far as the model's output tells."""
+        return log_probabilities(output) if self.is_softmax else ops.cast(output, "float32")
+
+    def resize(self, pictures):
+        """`pictures` in the size that the model takes."""
+        return pictures if self._sides is None or None in self._sides else resize(pictures, self._sides)
+
+
+def log_probabilities(probabilities):
+    """The logarithms of probabilities, in float32."""
+    return ops.log(ops.maximum(ops.cast(probabilities, "float32"), LEAST_PROBABILITY))
+
+
+def _last_operation(model):
+    """What computes the output of a Functional model, fake-quantisers aside."""
+    operation = model.outputs[0]._keras_history.operation
+    while isinstance(operation, FakeQuantize):
+        operation = operation.input._keras_history.operation
+    return operation
+
+
+def _ends_in_softmax(model):
+    """Whether a Functional model gives probabilities; None if that is not clear."""
+    operation = _last_operation(model)
+    if isinstance(operation, keras.Model):
+        return _ends_in_softmax(operation) if getattr(operation, "outputs", None) else None
+    operation = operation.layer if isinstance(operation, QuantizeWrapper) else operation
+    if isinstance(operation, keras.layers.Softmax):
+        return True
+    activation = getattr(operation, "activation", None)
+    return {keras.activations.softmax: True, keras.activations.linear: False}.get(activation)
+
+
+def _before_softmax(model):
+    """A tensor of a Functional model that ends in a softmax, and the function from it to the logits; or two Nones."""
+    operation = _last_operation(model)
+    if isinstance(operation, Classifier):
+        return operation.input, lambda maps: ops.reshape(operation.compute_part("conv", maps), (-1, operation.classes))
+    if isinstance(operation, (keras.layers.Softmax, keras.layers.Activation)):
+        return operation.input, lambda logits: logits
+    return None, None
