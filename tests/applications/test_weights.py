@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-import keras
 import numpy as np
 import pytest
 from conftest import tiny_network
