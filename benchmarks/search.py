@@ -129,14 +129,11 @@ class Experiment:
             supernet.load_weights(path)
             return supernet
         epochs = self.arguments.supernet_epochs
-        strategy = tuner.SPOS(supernet, self.costs)
+        strategy = tuner.SPOS(supernet, self.costs, augmentation=self.augmentation())
         strategy.compile(self.optimizer(epochs), metrics=["accuracy"])
         strategy.optimizer.build(strategy.trainable_variables)
-        augment = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *self.augmentation()])
-        batches = Augmented(self.pictures.train, augment)
-        strategy.fit(
-            batches, epochs=epochs, verbose=2, callbacks=[keras.callbacks.BackupAndRestore(self.out / "backup")]
-        )
+        backup = keras.callbacks.BackupAndRestore(self.out / "backup")
+        strategy.fit(self.pictures.train, epochs=epochs, verbose=2, callbacks=[backup])
         with atomic_file(path) as temporary:
             supernet.save_weights(temporary)
         return supernet
@@ -198,24 +195,6 @@ class Experiment:
                     f"{kind}: {len(scores)} runs, {macs:.2f} M MACs, top-1 mean {np.mean(scores):.2%}, median "
                     f"{np.median(scores):.2%}, from {min(scores):.2%} to {max(scores):.2%}"
                 )
-
-
-class Augmented(keras.utils.PyDataset):
-    """A `PictureSet` whose pictures go through Keras layers."""
-
-    def __init__(self, pictures, augment):
-        super().__init__()
-        self.pictures, self.augment = pictures, augment
-
-    def __len__(self):
-        return len(self.pictures)
-
-    def __getitem__(self, index):
-        pictures, labels = self.pictures[index]
-        return keras.ops.convert_to_numpy(self.augment(pictures, training=True)), labels
-
-    def on_epoch_end(self):
-        self.pictures.on_epoch_end()
 
 
 def kendall_tau(first, second):

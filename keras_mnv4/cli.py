@@ -120,6 +120,44 @@ def cost(arguments):
     return 0
 
 
+def search(arguments):
+    from keras_mnv4 import applications
+    from keras_mnv4 import files
+    from keras_mnv4 import training
+    from keras_mnv4 import tuner
+
+    limits = dict(map(_limit, arguments.limit))
+    bits = tuple(arguments.weight_bits)
+    data = _load_data(arguments, arguments.size)
+    how = {
+        "limits": limits,
+        "epochs": arguments.epochs,
+        "population": arguments.population,
+        "generations": arguments.generations,
+    }
+    if arguments.space == "two-stage":
+        found = tuner.two_stage_search(tuner.coarse_space(), data, arguments.out, bits, **how)
+    else:
+        space = {"small": tuner.small_space, "tiny": tuner.tiny_space}[arguments.space](bits)
+        found = tuner.search(space, data, arguments.out, **how)
+    found.save_results(arguments.out / "results.json", overwrite=True)
+    architecture, best = found.best_architecture(), found.results()[0]
+    files.write_json(arguments.out / "network.json", architecture.to_dict())
+    costs = ", ".join(f"{name} {cost:.4g}" for name, cost in best["costs"].items())
+    print(f"{arguments.out / 'network.json'}: {best['accuracy']:.2%} with shared weights; {costs}")
+    if not arguments.train_epochs:
+        return 0
+    flip = arguments.data is not None
+    shape = (arguments.size, arguments.size, 3)
+    model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
+    training.train(model, data, arguments.train_epochs, flip=flip)
+    policy = found.space.policy_of(best["candidate"])
+    if policy is not None:
+        model = training.quantize(model, data, policy, flip=flip)
+    arguments.out, arguments.overwrite = arguments.out / "model.keras", True
+    return _report_and_save(model, data, arguments)
+
+
 def demo(arguments):
     from keras_mnv4 import applications
     from keras_mnv4.demo import run_demo
@@ -139,7 +177,9 @@ def _profile(arguments):
         model = _load_model(arguments.model)
     else:
         name = MODELS.get(arguments.model, arguments.model)
-        known = [each for each in applications.__all__ if each.startswith(("MobileNet", "EfficientNet"))]
+        known = [
+            each for each in applications.__all__ if each.startswith(("MobileNetV4C", "MobileNetV4H", "EfficientNet"))
+        ]
         if name not in known:
             raise ValueError(
                 f"No such model file, and no such network: {arguments.model}. Networks: {', '.join(known)}."
@@ -150,6 +190,15 @@ def _profile(arguments):
         model = qat.quantize_model(model, arguments.policy)
     shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
     return costs.profile(model, shape)
+
+
+def _limit(text):
+    """`"macs=30e6"` as a pair."""
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ValueError(f"`--limit` must be a measure and a number, such as macs=30e6. Received: {text}") from None
 
 
 def _load_data(arguments, size):
@@ -235,6 +284,17 @@ def _parser():
     added.add_argument("--prices", default="energy45", help="price table of ACEv2: energy45, energy7 or bitwidth")
     added.add_argument("--out", metavar="FILE", type=pathlib.Path, help="write the table: .csv, .json, .html or .png")
     added.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+    added = add(search, "find a network for pictures, within limits on its cost")
+    added.add_argument("--space", choices=("small", "tiny", "two-stage"), default="small")
+    added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
+    added.add_argument("--size", type=int, default=32, help="height and width of the pictures, in pixels")
+    added.add_argument("--limit", action="append", default=[], metavar="MEASURE=NUMBER", help="such as macs=30e6")
+    added.add_argument("--weight-bits", type=int, nargs="+", default=[], help="bits to choose for each block: 4 8")
+    added.add_argument("--epochs", type=int, default=30, help="passes of training all networks together")
+    added.add_argument("--population", type=int, default=50, help="networks of a generation")
+    added.add_argument("--generations", type=int, default=20)
+    added.add_argument("--train-epochs", type=int, default=20, help="passes of training what was found; 0 for none")
 
     added = add(demo, "the whole job: train, quantise, export, verify")
     added.add_argument("--model", choices=sorted(MODELS), default="conv_small")

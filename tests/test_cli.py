@@ -1,4 +1,5 @@
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def mnv4(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys):
     model, quantized = tmp_path / "model.keras", tmp_path / "quantized.keras"
@@ -72,6 +74,26 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
     assert len(lines) == 4
     assert all(line.startswith("mnv4: ") for line in lines)
     assert not list(out.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_a_search_leaves_a_network(photo_folder, tmp_path, capsys):
+    out = tmp_path / "search"
+    how = ("--space", "tiny", "--weight-bits", 4, 8, "--limit", "macs=7e5", "--epochs", 1, "--population", 2)
+    assert mnv4("search", "--data", photo_folder, "--out", out, *how, "--generations", 1, "--train-epochs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "network.json" in printed
+    assert "test top-1" in printed
+    network = applications.MobileNetV4(out / "network.json", classes=2, input_shape=(32, 32, 3))
+    assert keras.models.load_model(out / "model.keras").count_params() >= network.count_params()
+    assert len(json.loads((out / "results.json").read_text())) == 2
+
+
+@pytest.mark.once
+def test_limits_of_a_search_are_read(capsys):
+    assert mnv4("search", "--limit", "macs") == 1
+    assert "macs=30e6" in capsys.readouterr().err
 
 
 def test_unreadable_pictures_are_counted(photo_folder, tmp_path, capsys, monkeypatch):

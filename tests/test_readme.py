@@ -12,6 +12,7 @@ def run(example):
     exec(compile(example, str(README), "exec"), {})
 
 
+@pytest.mark.slow  # `make demo` goes the same way
 @pytest.mark.tensorflow
 @pytest.mark.no_cover
 def test_the_example_runs(tmp_path, monkeypatch, capsys):

@@ -75,6 +75,7 @@ def photo_data():
     return PictureData(("china", "flower"), *sets)
 
 
+@pytest.mark.once
 def test_a_network_learns_to_tell_photos_apart():
     data = photo_data()
     data.train.restart(3)

@@ -16,6 +16,7 @@ from keras_mnv4.applications.checkpoints import Checkpoint
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite0
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite1
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite2
+from keras_mnv4.applications.mobilenet_v4 import MobileNetV4
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAALarge
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAAMedium
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvBlurMedium
@@ -60,6 +61,7 @@ __all__ = [
     "EfficientNetLite2",
     "FusedIB",
     "MaxPool",
+    "MobileNetV4",
     "MobileNetV4ConvAALarge",
     "MobileNetV4ConvAAMedium",
     "MobileNetV4ConvBlurMedium",

@@ -47,6 +47,20 @@ def choice(*values, name=None):
     return Choice(values, name)
 
 
+def row_to_dict(row):
+    """A row of a table as a JSON-ready dictionary; a `Choice` between rows, too."""
+    if isinstance(row, Choice):
+        return {"choice": [None if each is None else each.to_dict() for each in row.values], "name": row.name}
+    return row.to_dict()
+
+
+def row_from_dict(row):
+    """The row that `row_to_dict` wrote."""
+    if "choice" not in row:
+        return BlockSpec.from_dict(row)
+    return Choice(tuple(None if each is None else BlockSpec.from_dict(each) for each in row["choice"]), row["name"])
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
     """One block of a network, as a row of the paper's table says it. A row is one of the subclasses.

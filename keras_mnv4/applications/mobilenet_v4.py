@@ -6,12 +6,16 @@ that of both public code bases, timm's and the TensorFlow Model Garden's, and of
 appendix prints another. ConvMediumSeg is the Model Garden's, the ones with anti-aliasing are timm's.
 """
 
+import json
+import pathlib
+
 from keras_mnv4.applications.block_spec import MQA
 from keras_mnv4.applications.block_spec import UIB
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
 from keras_mnv4.applications.imagenet import decode_predictions
 from keras_mnv4.applications.network import Architecture
+from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.network import constructor
 from keras_mnv4.applications.preprocessing import preprocess_input
 
@@ -212,6 +216,29 @@ ARCHITECTURES = {
 }
 
 
+def MobileNetV4(spec, **kwargs):
+    """A network of one's own table, or of one that a search has found.
+
+    Args:
+        spec: an `Architecture`; a dictionary that `Architecture.to_dict` gave; or the path of a JSON file of one, as
+            `mnv4 search` writes it.
+        **kwargs: those of `keras_mnv4.applications.build_network`.
+
+    Raises:
+        ValueError: if the dictionary or the file is not of an architecture.
+
+    Example:
+
+    >>> model = MobileNetV4("search/network.json", classes=10, input_shape=(96, 96, 3))
+    """
+    if isinstance(spec, (str, pathlib.Path)):
+        try:
+            spec = json.loads(pathlib.Path(spec).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`spec` must be a JSON file of an architecture ({error}). Received: {spec}") from error
+    return build_network(spec if isinstance(spec, Architecture) else Architecture.from_dict(spec), **kwargs)
+
+
 def _constructor(name):
     return constructor(name, ARCHITECTURES[name], f"{name}, of MobileNetV4 (arXiv 2404.10518).")
 
@@ -226,4 +253,4 @@ MobileNetV4ConvAALarge = _constructor("MobileNetV4ConvAALarge")
 MobileNetV4ConvBlurMedium = _constructor("MobileNetV4ConvBlurMedium")
 MobileNetV4ConvMediumSeg = _constructor("MobileNetV4ConvMediumSeg")
 
-__all__ = [*ARCHITECTURES, "decode_predictions", "preprocess_input"]
+__all__ = ["MobileNetV4", *ARCHITECTURES, "decode_predictions", "preprocess_input"]

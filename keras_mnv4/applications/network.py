@@ -10,6 +10,8 @@ from keras_mnv4.applications import arguments
 from keras_mnv4.applications import weights as pretrained
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.block_spec import row_from_dict
+from keras_mnv4.applications.block_spec import row_to_dict
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.preprocessing import BYTES
 from keras_mnv4.layers import Classifier
@@ -88,6 +90,30 @@ class Architecture:
     has_fixed_stem: bool = False
     definition: str | Definition = "default"
     layout: str = "timm"
+
+    def to_dict(self):
+        """This architecture as a JSON-ready dictionary, which `from_dict` reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        is_own = isinstance(self.definition, Definition)
+        fields["definition"] = dataclasses.asdict(self.definition) if is_own else self.definition
+        return {**fields, "blocks": [row_to_dict(row) for row in self.blocks]}
+
+    @classmethod
+    def from_dict(cls, fields):
+        """The architecture that `to_dict` wrote.
+
+        Raises:
+            ValueError: if `fields` is not that.
+        """
+        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(cls)})
+        if unknown or not fields.keys() >= {"name", "blocks"}:
+            raise ValueError(
+                f"An architecture has a `name`, `blocks`, and what else `Architecture` has. Received: {sorted(fields)}"
+            )
+        definition = fields.get("definition", "default")
+        definition = Definition(**definition) if isinstance(definition, dict) else definition
+        blocks = tuple(map(row_from_dict, fields["blocks"]))
+        return cls(**{**fields, "blocks": blocks, "definition": definition})
 
     def stem(self, alpha, narrows=False):
         """The first row at a width.

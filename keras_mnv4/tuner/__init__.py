@@ -5,6 +5,8 @@ import importlib
 from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.gates import Gates
+from keras_mnv4.tuner.search import search
+from keras_mnv4.tuner.search import two_stage_search
 from keras_mnv4.tuner.space import SearchSpace
 from keras_mnv4.tuner.spaces import coarse_space
 from keras_mnv4.tuner.spaces import fine_space
@@ -33,9 +35,11 @@ __all__ = [
     "UIBTuner",
     "coarse_space",
     "fine_space",
+    "search",
     "search_batches",
     "small_space",
     "tiny_space",
+    "two_stage_search",
 ]
 
 

@@ -162,12 +162,6 @@ class SharedRow(keras.layers.Layer):
         """Axis of the channels, of four."""
         return 3 if keras.config.image_data_format() == "channels_last" else 1
 
-    def compute_output_shape(self, input_shape):
-        first, *sides = input_shape[:1], *(input_shape[1:3] if self.channel_axis == 3 else input_shape[2:])
-        sides = tuple(None if side is None else -(-side // self.row.stride) for side in sides)
-        channels = (self.filters.most,)
-        return (*first, *sides, *channels) if self.channel_axis == 3 else (*first, *channels, *sides)
-
 
 class SharedConvRow(SharedRow):
     """A row `Conv`."""
@@ -240,7 +234,7 @@ class SharedUIB(SharedRow):
     def _first_pixel(self, size):
         if self.style.definition.padding == "symmetric":
             return 0
-        kernel = max(map(int, self.starts))  # of 3 or more: which one does not matter
+        kernel = max(map(int, self.starts), default=3)  # of 3 or more: which one does not matter
         steps = -(-size // self.row.stride) - 1
         return kernel // 2 - max(steps * self.row.stride + kernel - size, 0) // 2
 

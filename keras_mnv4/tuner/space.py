@@ -7,10 +7,8 @@ import math
 
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import MQA
-from keras_mnv4.applications.block_spec import BlockSpec
 from keras_mnv4.applications.block_spec import Choice
 from keras_mnv4.applications.network import Architecture
-from keras_mnv4.applications.network import Definition
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import get_policy
 
@@ -246,23 +244,13 @@ class SearchSpace:
 
     def to_json(self):
         """This space as a text that `from_json` reads."""
-        architecture = {
-            field.name: getattr(self.architecture, field.name) for field in dataclasses.fields(self.architecture)
-        }
-        architecture["blocks"] = [_row_to_json(row) for row in self.architecture.blocks]
-        if isinstance(self.architecture.definition, Definition):
-            architecture["definition"] = dataclasses.asdict(self.architecture.definition)
-        return json.dumps({"architecture": architecture, "weight_bits": self.weight_bits}, indent=1)
+        return json.dumps({"architecture": self.architecture.to_dict(), "weight_bits": self.weight_bits}, indent=1)
 
     @classmethod
     def from_json(cls, text):
         """The space that `to_json` wrote."""
         fields = json.loads(text)
-        architecture = fields["architecture"]
-        architecture["blocks"] = tuple(_row_from_json(row) for row in architecture["blocks"])
-        if isinstance(architecture["definition"], dict):
-            architecture["definition"] = Definition(**architecture["definition"])
-        return cls(Architecture(**architecture), tuple(fields["weight_bits"]))
+        return cls(Architecture.from_dict(fields["architecture"]), tuple(fields["weight_bits"]))
 
     def chosen(self, candidate):
         """Pairs of a row's place in the space and the row without choices; those left out are not among them."""
@@ -329,15 +317,3 @@ def label_of(row):
 
 def _uniform(weight_bits):
     return get_policy(f"w{weight_bits}a8")
-
-
-def _row_to_json(row):
-    if isinstance(row, Choice):
-        return {"choice": [None if each is None else each.to_dict() for each in row.values], "name": row.name}
-    return row.to_dict()
-
-
-def _row_from_json(row):
-    if "choice" not in row:
-        return BlockSpec.from_dict(row)
-    return Choice(tuple(None if each is None else BlockSpec.from_dict(each) for each in row["choice"]), row["name"])

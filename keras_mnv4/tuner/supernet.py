@@ -164,8 +164,8 @@ class SuperNet(keras.Model):
         self.choose(candidate)
         norms = [layer for layer in self._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
         for norm in norms:
-            norm.moving_mean.assign(ops.zeros_like(norm.moving_mean))
-            norm.moving_variance.assign(ops.zeros_like(norm.moving_variance))
+            for statistic in (norm.moving_mean, norm.moving_variance):
+                statistic.assign(ops.zeros(statistic.shape))
         batches, observer = 0, self._find_observer()
         for pictures, _ in _batches(data, batch_size):
             observer.predict_on_batch(pictures)

@@ -9,8 +9,10 @@ from keras_mnv4.applications import Basic
 from keras_mnv4.applications import BlockSpec
 from keras_mnv4.applications import Bottleneck
 from keras_mnv4.applications import Conv
+from keras_mnv4.applications import Definition
 from keras_mnv4.applications import FusedIB
 from keras_mnv4.applications import MaxPool
+from keras_mnv4.applications import MobileNetV4
 from keras_mnv4.applications import build_network
 
 BLOCKS = (
@@ -25,12 +27,35 @@ BLOCKS = (
 )
 
 
+@pytest.mark.once
 def test_own_tables_build_and_survive_json():
     again = tuple(BlockSpec.from_dict(row) for row in json.loads(json.dumps([row.to_dict() for row in BLOCKS])))
     assert again == BLOCKS
     model = build_network(Architecture("mine", again), classes=3, input_shape=(32, 32, 3))
     assert model.name == "mine"
     assert model.output_shape == (None, 3)
+
+
+@pytest.mark.once
+def test_a_file_of_a_table_becomes_a_network(tmp_path):
+    mine = Architecture("mine", BLOCKS, definition=Definition(padding="symmetric"), head_filters=None)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(mine.to_dict()))
+    assert Architecture.from_dict(json.loads(path.read_text())) == mine
+    models = [MobileNetV4(spec, classes=3, input_shape=(32, 32, 3)) for spec in (mine, mine.to_dict(), path)]
+    expected = build_network(mine, classes=3, input_shape=(32, 32, 3))
+    assert {model.count_params() for model in models} == {expected.count_params()}
+    assert models[2].get_layer("block_1").get_config() == expected.get_layer("block_1").get_config()
+    with pytest.raises(ValueError, match="`blocks`"):
+        MobileNetV4({"name": "mine"})
+    path.write_text("no table")
+    with pytest.raises(ValueError, match="JSON file"):
+        MobileNetV4(path)
+
+
+def test_a_width_of_one_leaves_a_row_as_it_is():
+    assert Conv(12, kernel=3).scaled(1.0).filters == 12
+    assert Conv(12, kernel=3).scaled(0.99).filters == 16
 
 
 def test_width_scales_filters_and_nothing_else():

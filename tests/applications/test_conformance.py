@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.once, pytest.mark.no_cover]
 LONG = (
     "MobileNetV4ConvMedium",
     "MobileNetV4ConvAAMedium",
+    "MobileNetV4ConvBlurMedium",
     "MobileNetV4ConvLarge",
     "MobileNetV4HybridLarge",
     "MobileNetV4ConvAALarge",

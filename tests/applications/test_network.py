@@ -25,6 +25,7 @@ def test_wide_models_grow_stem_and_head():
     assert model.get_layer("head").filters == 1920
 
 
+@pytest.mark.once
 def test_preprocessing_takes_bytes(pictures):
     bytes_in = tiny_network()
     scaled_in = tiny_network(include_preprocessing=False)
@@ -79,6 +80,7 @@ def test_another_activation_for_hardware_without_gelu():
     assert gelu.get_layer("stem").activation is keras.activations.gelu
 
 
+@pytest.mark.once
 def test_channels_first_networks_compute():
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow has no channels_first convolutions on the CPU")

@@ -16,14 +16,12 @@ from keras_mnv4.applications.weights import assign_tensors
 pytestmark = pytest.mark.no_cover  # pytest-cov's: what these run many times is covered elsewhere
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 TIMM = family.TIMM | family.RESNETS
-EVERYWHERE = ("conv_small",)  # on all backends; the others on one
 # Other widths and depths of what else is here: with `make test-slow`.
 SLOW = ("conv_small_035", "conv_aa_large", "hybrid_medium_075", "hybrid_large_075", "resnet50")
 
 
 def variants(names):
-    marks = {name: pytest.mark.slow if name in SLOW else pytest.mark.once for name in names if name not in EVERYWHERE}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.once) for name in names]
 
 
 @pytest.fixture(scope="module")

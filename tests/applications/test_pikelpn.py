@@ -73,7 +73,7 @@ def first_blocks(monkeypatch):
 
 
 @pytest.mark.usefixtures("first_blocks")
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.once)])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_it_trains_from_scratch(dtype):
     labels = np.random.default_rng(1).integers(0, 3, 32)
     keras.config.set_dtype_policy(dtype)
@@ -90,7 +90,7 @@ def test_it_trains_from_scratch(dtype):
 
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("first_blocks")
-@pytest.mark.parametrize("target", ["edgetpu", "cpu"])
+@pytest.mark.parametrize("target", ["edgetpu", pytest.param("cpu", marks=pytest.mark.slow)])
 def test_it_becomes_an_integer_file(target, tmp_path, real_photos):
     photos = real_photos(16, 32).astype("float32")
     model = randomize_statistics(PikeLPN(classes=10, input_shape=(32, 32, 3)))

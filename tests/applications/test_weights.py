@@ -59,6 +59,7 @@ def test_all_tags_of_timm_are_there():
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["imagenet", "e3000_r224_in1k"])
 def test_a_placed_checkpoint_is_loaded_as_it_was_trained(name, placed, state):
     model = MobileNetV4ConvSmall(weights=name, classifier_activation=None, **NARROW)
@@ -228,7 +229,7 @@ def fetch(tmp_path):
             # Without a network its client would try again for half a minute.
             "HF_HUB_OFFLINE": "" if content else "1",
             weights.HAND_PLACED: str(tmp_path / "none"),
-            "KERAS_BACKEND": "jax",  # the quicker to import
+            "KERAS_BACKEND": "tensorflow",
             "HOME": str(tmp_path),
         }
         done = subprocess.run(

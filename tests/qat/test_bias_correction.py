@@ -23,6 +23,7 @@ def test_means_of_the_logits_are_those_of_the_float_model(real_photos):
     assert after.mean() < 0.1 * before.mean()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fault", ["float model", "no data"])
 def test_what_cannot_be_corrected_is_refused(fault, real_photos):
     photos = real_photos(4, 32).astype("float32")

@@ -129,7 +129,7 @@ def test_wrong_arguments_are_named(make, message):
 @pytest.mark.parametrize(
     ("build", "policy"),
     [
-        pytest.param(tiny_network, "pikelpn", marks=pytest.mark.once),
+        pytest.param(tiny_network, "pikelpn", marks=pytest.mark.slow),
         pytest.param(tiny_network, qat.pikelpn_policy(4, scale_bits=None), marks=pytest.mark.slow),
         pytest.param(tiny_hybrid, "pikelpn", marks=pytest.mark.slow),
     ],

@@ -250,6 +250,7 @@ def test_frozen_networks_stay_frozen_in_files_and_twins(tmp_path):
         np.testing.assert_array_equal(again.get_layer("stem").norm.moving_mean.numpy(), before)
 
 
+@pytest.mark.once
 def test_frozen_statistics_stay_while_weights_train():
     quantized = qat.quantize_model(randomize_statistics(tiny()))
     qat.calibrate(quantized, pictures())

@@ -104,9 +104,10 @@ def quantizers(model):
 @pytest.mark.parametrize(
     "middle",
     [
-        pytest.param(middle, marks=() if middle is sums else pytest.mark.once, id=middle.__name__)
+        pytest.param(middle, marks=pytest.mark.slow if middle in (dense, activations) else pytest.mark.once)
         for middle in OPERATORS
     ],
+    ids=[middle.__name__ for middle in OPERATORS],
 )
 def test_networks_of_stock_layers(middle, tmp_path):
     model = trained(network(middle), pictures())
@@ -251,6 +252,7 @@ def test_wrappers_refuse_what_they_do_not_know():
             qat.QuantizeWrapper(layer)
 
 
+@pytest.mark.once
 def test_sequential_models_become_functional():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2)])
     quantized = qat.quantize_model(model)
@@ -282,7 +284,7 @@ def mobilenet_v3(size, minimalistic=False):
 @pytest.mark.parametrize(
     ("build", "target", "operators"),
     [
-        (mobilenet_v2, "edgetpu", 67),
+        pytest.param(mobilenet_v2, "edgetpu", 67, marks=pytest.mark.slow),
         pytest.param(mobilenet_v3, "app", 120, marks=pytest.mark.slow),
         # 36 convolutions, 6 sums, mean, reshape, softmax
         pytest.param(lambda size: mobilenet_v3(size, minimalistic=True), "edgetpu", 45, marks=pytest.mark.slow),

@@ -87,7 +87,7 @@ fit(compiled(qat.quantize_model(small_classifier())), epochs=3, callbacks=[backu
 """
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_resumes_with_its_ranges_after_a_kill(tmp_path):
     child = run_here(TO_BE_KILLED, tmp_path)
     try:
@@ -167,6 +167,7 @@ def trained_on(devices):
     return values(model)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras trains on one device there")
 def test_two_devices_train_like_one(tmp_path):
     """Though each sees pictures of another range, which TFMOT's quantisers by themselves would average."""
@@ -288,6 +289,7 @@ np.savez(sys.argv[2], **{layer.name: output for layer, output in zip(model.layer
 """
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_layers_of_a_file_from_jax_compute_the_same_here(tmp_path):
     """Layer by layer, on the inputs that each had on JAX.

@@ -80,7 +80,7 @@ STRATEGIES = {
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "second" in name else ()) for name in STRATEGIES]
+    "name", [pytest.param(name, marks=() if name == "tunas" else pytest.mark.slow) for name in STRATEGIES]
 )
 def test_the_planted_best_is_found(name, planted_network):
     """1,500 steps; the rates of the papers are for hundreds of thousands."""
@@ -105,7 +105,7 @@ class Curved(keras.Model):
         self.built = True
 
     def call(self, inputs, gates=None, training=False):
-        return ops.softmax(ops.tanh(inputs @ self.first) * gates @ self.last)
+        return ops.softmax(ops.matmul(ops.tanh(ops.matmul(inputs, self.first)) * gates, self.last))
 
 
 def curved_data(seed):
@@ -257,11 +257,11 @@ FITTED = {
     "darts of second order": lambda supernet, costs: tuner.DARTS(supernet, unrolled_rate=0.01),
     "proxyless": lambda supernet, costs: tuner.ProxylessNAS(supernet, 2, costs, ("macs", 5e5), every=1),
 }
-FITTED_MARKS = {"spos": (), "darts": (), "darts of second order": pytest.mark.slow}
+FITTED_MARKS = {"spos": pytest.mark.once, "darts": ()}  # the others' steps run on the planted benchmark, too
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=FITTED_MARKS.get(name, pytest.mark.once)) for name in FITTED]
+    "name", [pytest.param(name, marks=FITTED_MARKS.get(name, pytest.mark.slow)) for name in FITTED]
 )
 def test_a_supernet_is_trained_with_fit(name):
     random = np.random.default_rng(0)

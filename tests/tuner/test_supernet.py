@@ -55,7 +55,7 @@ def everything():
     return random_supernet(EVERYTHING, classifier_activation=None)
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_extracted_networks_compute_the_same(count, everything):
     random, photos, seen = np.random.default_rng(1), pictures(), set()
     for _ in range(count):
@@ -145,6 +145,7 @@ def test_a_step_trains_the_weights_of_its_network_alone():
         assert bool(change.any()) != is_idle, path
 
 
+@pytest.mark.once
 def test_statistics_are_taken_anew():
     supernet = random_supernet(TINY)
     candidate = TINY.largest

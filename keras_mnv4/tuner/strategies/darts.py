@@ -26,7 +26,7 @@ class DARTS(Strategy):
         unrolled_rate: learning rate of that further step: a number, or a schedule, as the weights' optimizer has it;
             None for first order.
         seed: seed of the first logits.
-        **kwargs: those of `keras.Model`.
+        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
 
     Example:
 

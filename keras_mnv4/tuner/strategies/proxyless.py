@@ -30,7 +30,7 @@ class ProxylessNAS(Strategy):
         scale, exponent, weight: of these.
         every: steps of the weights for each step of the logits.
         seed: seed of the first logits and of what is drawn.
-        **kwargs: those of `keras.Model`.
+        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
         ValueError: if `form` is unknown, or only one of `costs` and `target` is given.

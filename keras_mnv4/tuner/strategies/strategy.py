@@ -21,14 +21,16 @@ class Strategy(keras.Model):
         supernet: a `SuperNet`.
         seed: seed of all that is drawn.
         first_logits: initialiser of the logits; None for a strategy without any.
+        augmentation: Keras layers that change the pictures for the weights.
         **kwargs: those of `keras.Model`.
     """
 
-    def __init__(self, supernet, seed=0, first_logits=None, **kwargs):
+    def __init__(self, supernet, seed=0, first_logits=None, augmentation=(), **kwargs):
         super().__init__(**kwargs)
         self.supernet = supernet
         self.space = supernet.space
         self.code = supernet.code
+        self.augmentation = list(augmentation)
         self.random = keras.random.SeedGenerator(seed)
         self.steps = self.add_weight(name="steps", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.logits = None
@@ -89,31 +91,31 @@ class Strategy(keras.Model):
         pictures = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
         if not training:
             return self.supernet(pictures, self._best_gates(), training=False)
+        for layer in self.augmentation:
+            pictures = layer(pictures, training=True)
         parts = self.draw()
         self.steps.assign_add(1)
         gates = ops.stop_gradient(self.code.join(parts))
         return {"outputs": self.supernet(pictures, gates, training=True), "gates": gates, "parts": parts}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if not training:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        is_pair = isinstance(x, (tuple, list))
-        if self.logits is not None and not is_pair:
+        (pictures, search_pictures), (labels, search_labels) = _pairs(x, y)
+        if not isinstance(y_pred, dict):
+            return super().compute_loss(pictures, labels, y_pred, sample_weight, training)
+        if self.logits is not None and search_pictures is None:
             raise ValueError(
                 f"`{type(self).__name__}` needs pictures for the weights and others for the architecture: "
                 "`fit(search_batches(data, search_data))`."
             )
-        (pictures, search_pictures), (labels, search_labels) = (x, y) if is_pair else ((x, None), (y, None))
         loss = super().compute_loss(pictures, labels, y_pred["outputs"], sample_weight, training)
         if self.logits is None:
             return loss
         return loss + self.architecture_loss(search_pictures, search_labels, y_pred["parts"], (pictures, labels))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if isinstance(y_pred, dict):
-            x, y = (each[0] if isinstance(x, (tuple, list)) else each for each in (x, y))
-            y_pred = y_pred["outputs"]
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        (pictures, _), (labels, _) = _pairs(x, y)
+        outputs = y_pred["outputs"] if isinstance(y_pred, dict) else y_pred
+        return super().compute_metrics(pictures, labels, outputs, sample_weight)
 
     def outputs_of(self, pictures, gates, weights=None):
         """Outputs in training of the networks that gates choose. Gradients are for the gates, and `weights`, alone.
@@ -135,6 +137,11 @@ class Strategy(keras.Model):
         """The compiled loss of `outputs_of`."""
         outputs = self.outputs_of(pictures, gates, weights)
         return super().compute_loss(pictures, labels, outputs, None, True)
+
+
+def _pairs(x, y):
+    """Pictures and labels, each as a pair: for the weights and, if there are any, for the architecture."""
+    return (x, y) if isinstance(x, (tuple, list)) else ((x, None), (y, None))
 
 
 def search_batches(data, search_data, batch_size=64):

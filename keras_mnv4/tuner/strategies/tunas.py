@@ -35,7 +35,7 @@ class TuNAS(Strategy):
             `penalty`; or `"mnas_hard"`, the same where the cost is above the target, else the accuracy.
         penalty: a number below zero.
         seed: seed of what is drawn.
-        **kwargs: those of `keras.Model`.
+        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
         ValueError: if `reward` is unknown, or only one of `costs` and `targets` is given.

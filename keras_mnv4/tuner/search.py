@@ -1,0 +1,136 @@
+"""`search` and `two_stage_search`: from a space and pictures to networks, in one call."""
+
+import pathlib
+
+import keras
+
+from keras_mnv4.files import atomic_file
+from keras_mnv4.tuner.costs import CostModel
+from keras_mnv4.tuner.spaces import fine_space
+from keras_mnv4.tuner.strategies import SPOS
+from keras_mnv4.tuner.supernet import SuperNet
+
+WARMUP_SHARE = 0.05
+WEIGHT_DECAY = 0.02
+CALIBRATION_PICTURES = 1024
+
+
+def search(
+    space,
+    data,
+    directory,
+    limits=None,
+    epochs=30,
+    learning_rate=4e-3,
+    population=50,
+    generations=20,
+    measures=("macs", "parameters"),
+    augmentation=(),
+    seed=0,
+    verbose="auto",
+):
+    """Trains a supernet by `SPOS` and searches it by `EvolutionOracle`.
+
+    Weights learn on the training set; candidates are scored on the validation set, their normalisations' statistics
+    taken from pictures of the training set. The test set is not looked at. What is done is kept: the same call in a
+    new process goes on where the last one was stopped, or killed.
+
+    Args:
+        space: a `SearchSpace`.
+        data: a `keras_mnv4.data.PictureData`.
+        directory: folder for the supernet and the records of candidates; made if it is not there.
+        limits: dictionary from measure to the most that a network may cost, as for `CostModel`.
+        epochs: passes over the training set, for the supernet.
+        learning_rate: its peak learning rate, of AdamW with a warm-up and a cosine.
+        population: candidates of a generation.
+        generations: number of generations.
+        measures: further measures to note of each candidate.
+        augmentation: Keras layers that change pictures in training.
+        seed: seed of weights and candidates.
+        verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
+
+    Returns:
+        A `UIBTuner` that has searched: `best_architecture()`, `results()`, `front("macs")`.
+
+    Raises:
+        ValueError: if the folder has a search of another space.
+
+    Example:
+
+    >>> found = search(small_space(), pictures, "search", limits={"macs": 10e6}, epochs=60)
+    >>> network = build_network(found.best_architecture(), classes=10)
+    """
+    from keras_mnv4.tuner.evolution import EvolutionOracle
+    from keras_mnv4.tuner.uib_tuner import UIBTuner
+
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _check_space(space, directory / "space.json")
+    shape = (data.train.size, data.train.size, 3)
+    costs = CostModel(space, limits, shape, len(data.class_names))
+    oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
+    supernet = _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, seed, verbose)
+    tuner = UIBTuner(
+        supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
+    )
+    tuner.search(
+        validation_data=data.validation.arrays(),
+        calibration_data=data.train.arrays(CALIBRATION_PICTURES)[0],
+        verbose=int(verbose != 0),
+    )
+    return tuner
+
+
+def two_stage_search(space, data, directory, weight_bits=(), **kwargs):
+    """Searches twice: first a space of channels, then the kernels of the network that was found.
+
+    Source: MobileNetV4 (arXiv 2404.10518), section 6.
+
+    Args:
+        space: the space of the first stage, such as `coarse_space()`. That of the second is `fine_space` of its best.
+        data: as for `search`.
+        directory: folder for both stages, `coarse` and `fine` in it.
+        weight_bits: bits to choose from in the second stage, as for `SearchSpace`.
+        **kwargs: others of `search`, for each stage.
+
+    Returns:
+        The `UIBTuner` of the second stage.
+
+    Example:
+
+    >>> found = two_stage_search(coarse_space(), pictures, "search", limits={"macs": 200e6})
+    >>> found.best_architecture()
+    """
+    directory = pathlib.Path(directory)
+    coarse = search(space, data, directory / "coarse", **kwargs)
+    return search(fine_space(coarse.best_architecture(), weight_bits), data, directory / "fine", **kwargs)
+
+
+def _check_space(space, path):
+    text = space.to_json()
+    if not path.exists():
+        with atomic_file(path) as temporary:
+            temporary.write_text(text)
+    elif path.read_text() != text:
+        raise ValueError(f"'{path.parent}' has a search of another space: give another `directory`.")
+
+
+def _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, seed, verbose):
+    path = directory / "supernet.keras"
+    if path.exists():
+        return keras.models.load_model(path)
+    keras.utils.set_random_seed(seed)
+    supernet = SuperNet(costs.space, shape, len(data.class_names))
+    strategy = SPOS(supernet, costs, seed=seed, augmentation=augmentation)
+    steps = epochs * len(data.train)
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    )
+    strategy.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY), metrics=["accuracy"])
+    strategy.optimizer.build(strategy.trainable_variables)
+    backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
+    strategy.fit(data.train, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])
+    with atomic_file(path) as temporary:
+        supernet.save(temporary)
+    return supernet

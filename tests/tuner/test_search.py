@@ -1,0 +1,56 @@
+"""Searches in one call: with shared weights, in one stage and in two."""
+
+import pytest
+
+from keras_mnv4 import data
+from keras_mnv4 import tuner
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
+from keras_mnv4.applications import choice
+
+pytestmark = [pytest.mark.slow, pytest.mark.once]
+STAGES = [choice(8, 16, name=f"stage_{stage}") for stage in range(3)]
+COARSE = tuner.SearchSpace(
+    Architecture(
+        "coarse",
+        (
+            Conv(8, kernel=3, stride=2),
+            *(UIB(filters, expand=4, middle=3, stride=stride) for filters in STAGES for stride in (2, 1, 1)),
+        ),
+        default_size=32,
+        head_filters=None,
+    )
+)
+
+
+@pytest.fixture
+def digits():
+    loaded = data.load_digits(32)
+    few = {name: data.PictureSet(*getattr(loaded, name).arrays(64), 32, 16) for name in ("train", "validation", "test")}
+    return data.PictureData(loaded.class_names, **few)
+
+
+def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
+    how = {"limits": {"macs": 7e5}, "epochs": 1, "population": 3, "generations": 1, "verbose": 0}
+    found = tuner.search(tuner.tiny_space((4, 8)), digits, tmp_path, **how)
+    results = found.results()
+    assert len(results) == 3
+    assert all(each["costs"]["macs"] <= 7e5 for each in results)
+    supernet = (tmp_path / "supernet.keras").stat().st_mtime
+    again = tuner.search(tuner.tiny_space((4, 8)), digits, tmp_path, **{**how, "generations": 2})
+    assert len(again.results()) == 6
+    assert all(each in again.results() for each in results)
+    assert (tmp_path / "supernet.keras").stat().st_mtime == supernet
+    with pytest.raises(ValueError, match="another space"):
+        tuner.search(tuner.tiny_space(), digits, tmp_path, **how)
+
+
+def test_two_stages_in_one_call(digits, tmp_path):
+    how = {"epochs": 1, "population": 3, "generations": 1, "verbose": 0}
+    found = tuner.two_stage_search(COARSE, digits, tmp_path, weight_bits=(4, 8), **how)
+    coarse = tuner.SearchSpace.from_json((tmp_path / "coarse" / "space.json").read_text())
+    assert coarse == COARSE
+    fine = found.space
+    assert {f"block_1/{part}" for part in ("start", "middle", "weight_bits")} <= fine.decisions.keys()
+    assert fine.is_network(found.best_candidate())
