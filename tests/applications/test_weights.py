@@ -244,6 +244,7 @@ def fetch(tmp_path):
         server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_the_hub_is_asked_once_and_believed_only_with_the_right_hash(fetch, state, tmp_path):
     content = safetensors.save(state)

@@ -239,6 +239,7 @@ def test_a_rule_that_decides_nothing_is_warned_of():
         qat.quantize_model(tiny(), qat.Policy(rules))
 
 
+@pytest.mark.once
 def test_frozen_networks_stay_frozen_in_files_and_twins(tmp_path):
     model = randomize_statistics(tiny())
     model.trainable = False

@@ -180,6 +180,7 @@ def test_kernels_are_those_of_tensorflows_op_for_each_channel(layer, shape, axes
     np.testing.assert_allclose(wrapper(inputs), layer(inputs), atol=1e-6)
 
 
+@pytest.mark.once
 def test_kernels_are_rounded_before_they_are_halved_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
