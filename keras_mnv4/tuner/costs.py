@@ -19,6 +19,13 @@ def measure_of(measure):
     return measure if callable(measure) else MEASURES[measure]
 
 
+def check_measures(measures, argument):
+    """Raises a ValueError, which names the argument, unless all measures are known ones or functions."""
+    unknown = [measure for measure in measures if not callable(measure) and measure not in MEASURES]
+    if unknown:
+        raise ValueError(f"`{argument}` must be of {tuple(MEASURES)}, or functions. Received: {unknown}")
+
+
 class CostModel:
     """Costs of the candidates of a space, about a thousand a second, without building one.
 
@@ -41,9 +48,7 @@ class CostModel:
     def __init__(self, space, limits=None, input_shape=None, classes=1000):
         self.space = space
         self.limits = dict(limits or {})
-        unknown = [name for name in self.limits if not callable(name) and name not in MEASURES]
-        if unknown:
-            raise ValueError(f"`limits` must be on {tuple(MEASURES)}, or functions. Received: {unknown}")
+        check_measures(self.limits, "limits")
         self._profilers = {
             bits: TableProfiler(input_shape, classes, None if bits is None else f"w{bits}a8")
             for bits in (space.weight_bits or (None,))

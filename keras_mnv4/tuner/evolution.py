@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import CandidateOracle
-from keras_mnv4.tuner.oracle import check_measures
 
 TRIES = 500  # before a candidate is brought within the limits rather than drawn again
 

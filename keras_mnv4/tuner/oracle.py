@@ -6,7 +6,6 @@ import keras_tuner
 import numpy as np
 
 from keras_mnv4.files import write_json
-from keras_mnv4.tuner.costs import MEASURES
 
 RUNNING, STOPPED, COMPLETED, FAILED = "RUNNING", "STOPPED", "COMPLETED", "FAILED"  # Keras Tuner's words
 
@@ -14,13 +13,6 @@ RUNNING, STOPPED, COMPLETED, FAILED = "RUNNING", "STOPPED", "COMPLETED", "FAILED
 def hyperparameter_values(candidate):
     """A candidate as the values that `SearchSpace.to_hyperparameters` reads."""
     return {name: str(value) for name, value in candidate.items()}
-
-
-def check_measures(measures, argument):
-    """Raises a ValueError, which names the argument, unless `CostModel.cost` knows all measures."""
-    unknown = [measure for measure in measures if not callable(measure) and measure not in MEASURES]
-    if unknown:
-        raise ValueError(f"`{argument}` must be of {tuple(MEASURES)}, or functions. Received: {unknown}")
 
 
 class CandidateOracle(keras_tuner.Oracle):

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import CandidateOracle
-from keras_mnv4.tuner.oracle import check_measures
 
 TRIES = 500  # before a search for a candidate within the limits ends
 REWARDS = {

@@ -198,7 +198,7 @@ class SuperNet(keras.Model):
             else:
                 self.recalibrate(candidate, calibration_data, batch_size)
             pairs = [
-                (keras.ops.convert_to_numpy(labels), self.predict_on_batch(pictures))
+                (ops.convert_to_numpy(labels), self.predict_on_batch(pictures))
                 for pictures, labels in _batches(validation_data, batch_size)
             ]
         finally:

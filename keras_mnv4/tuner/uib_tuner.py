@@ -10,8 +10,8 @@ import keras_tuner
 from keras_mnv4.cost import pareto_front
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
+from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
-from keras_mnv4.tuner.oracle import check_measures
 from keras_mnv4.tuner.oracle import hyperparameter_values
 
 RECORDS = "records"

@@ -10,18 +10,9 @@ from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
-STAGES = [choice(8, 16, name=f"stage_{stage}") for stage in range(3)]
-COARSE = tuner.SearchSpace(
-    Architecture(
-        "coarse",
-        (
-            Conv(8, kernel=3, stride=2),
-            *(UIB(filters, expand=4, middle=3, stride=stride) for filters in STAGES for stride in (2, 1, 1)),
-        ),
-        default_size=32,
-        head_filters=None,
-    )
-)
+FILTERS = choice(8, 16, name="filters")
+ROWS = Conv(8, kernel=3, stride=2), *(UIB(FILTERS, expand=2, middle=3, stride=stride) for stride in (2, 1))
+COARSE = tuner.SearchSpace(Architecture("coarse", ROWS, default_size=32, head_filters=None))
 
 
 @pytest.fixture

@@ -162,9 +162,7 @@ def search_batches(data, search_data, batch_size=64):
         raise ValueError("`data` and `search_data` must both be arrays, or both a `tf.data.Dataset`.")
     if not hasattr(data, "element_spec"):
         return _PairedBatches(data, search_data, batch_size)
-    import tensorflow as tf
-
-    pairs = tf.data.Dataset.zip(data, search_data.repeat())
+    pairs = data.zip(data, search_data.repeat())
     return pairs.map(lambda first, second: ((first[0], second[0]), (first[1], second[1])))
 
 
