@@ -26,9 +26,11 @@ SHARES = (0.6, 0.1, 0.3)  # of a folder without splits of its own
 class PictureSet(keras.utils.PyDataset):
     """Labelled pictures, in batches of `(pictures, labels)`: float32 0 to 255, `(batch, size, size, 3)`, and int32.
 
+    Labels may be probabilities instead: float32, `(batch, classes)`.
+
     Args:
         pictures: uint8 array `(count, size, size, 3)`, or a list of image files.
-        labels: class index of each.
+        labels: class index of each; or an array of probabilities, `(count, classes)`.
         size: height and width in pixels that files are scaled and cropped to.
         batch_size: pictures a batch.
         shuffle: whether each epoch has another order.
@@ -38,7 +40,7 @@ class PictureSet(keras.utils.PyDataset):
     def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
         super().__init__(workers=2, max_queue_size=8)
         self.pictures = pictures
-        self.labels = np.asarray(labels, "int32")
+        self.labels = np.asarray(labels, "int32" if np.ndim(labels) == 1 else "float32")
         self.size = size
         self.batch_size = batch_size
         self.shuffle = shuffle

@@ -5,6 +5,7 @@ import importlib
 from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.gates import Gates
+from keras_mnv4.tuner.search import gradient_search
 from keras_mnv4.tuner.search import search
 from keras_mnv4.tuner.search import two_stage_search
 from keras_mnv4.tuner.space import SearchSpace
@@ -35,6 +36,7 @@ __all__ = [
     "UIBTuner",
     "coarse_space",
     "fine_space",
+    "gradient_search",
     "search",
     "search_batches",
     "small_space",

@@ -1,15 +1,22 @@
-"""`search` and `two_stage_search`: from a space and pictures to networks, in one call."""
+"""`search`, `two_stage_search` and `gradient_search`: from a space and pictures to networks, in one call."""
 
+import json
 import pathlib
 
 import keras
+import numpy as np
 
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import write_json
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.spaces import fine_space
+from keras_mnv4.tuner.strategies import DARTS
 from keras_mnv4.tuner.strategies import SPOS
+from keras_mnv4.tuner.strategies import ProxylessNAS
+from keras_mnv4.tuner.strategies import search_batches
 from keras_mnv4.tuner.supernet import SuperNet
 
+GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05
 WEIGHT_DECAY = 0.02
 CALIBRATION_PICTURES = 1024
@@ -26,6 +33,7 @@ def search(
     generations=20,
     measures=("macs", "parameters"),
     augmentation=(),
+    loss="sparse_categorical_crossentropy",
     seed=0,
     verbose="auto",
 ):
@@ -46,6 +54,7 @@ def search(
         generations: number of generations.
         measures: further measures to note of each candidate.
         augmentation: Keras layers that change pictures in training.
+        loss: of the networks' probabilities with the labels of the training set.
         seed: seed of weights and candidates.
         verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
 
@@ -69,7 +78,9 @@ def search(
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
     oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
-    supernet = _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, seed, verbose)
+    supernet = _trained_supernet(
+        costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose
+    )
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
     )
@@ -106,6 +117,72 @@ def two_stage_search(space, data, directory, weight_bits=(), **kwargs):
     return search(fine_space(coarse.best_architecture(), weight_bits), data, directory / "fine", **kwargs)
 
 
+def gradient_search(
+    space,
+    data,
+    directory,
+    strategy="darts",
+    limits=None,
+    epochs=30,
+    learning_rate=4e-3,
+    augmentation=(),
+    loss="sparse_categorical_crossentropy",
+    seed=0,
+    verbose="auto",
+    **kwargs,
+):
+    """Searches by gradients: a supernet and the chances of its choices are trained together, and the likeliest are it.
+
+    Weights learn on one half of the training set, choices on the other. The same call in a new process goes on where
+    the last one was stopped, or killed.
+
+    Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332).
+
+    Args:
+        space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `loss` and `verbose`.
+        directory: folder for backups and what was found; made if it is not there.
+        strategy: `"darts"` or `"proxylessnas"`.
+        limits: dictionary from measure to the most that a network may cost. `"proxylessnas"` takes the first for its
+            target; a network beyond one at the end is brought within them.
+        seed: of weights, choices and halves.
+        **kwargs: those of `DARTS` or `ProxylessNAS`.
+
+    Returns:
+        The candidate that was found; `candidate.json` in the folder is the same.
+
+    Raises:
+        ValueError: if the strategy is none of these, or the folder has a search of another space.
+
+    Example:
+
+    >>> found = gradient_search(small_space(), pictures, "darts", limits={"macs": 10e6})
+    >>> network = build_network(small_space().architecture_of(found), classes=10)
+    """
+    if strategy not in GRADIENT_STRATEGIES:
+        raise ValueError(f"`strategy` must be one of {', '.join(GRADIENT_STRATEGIES)}. Received: {strategy!r}")
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _check_space(space, directory / "space.json")
+    path = directory / "candidate.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    shape = (data.train.size, data.train.size, 3)
+    costs = CostModel(space, limits, shape, len(data.class_names))
+    if strategy == "proxylessnas" and limits:
+        kwargs = {"costs": costs, "target": next(iter(limits.items())), **kwargs}
+    keras.utils.set_random_seed(seed)
+    supernet = SuperNet(space, shape, len(data.class_names))
+    searching = GRADIENT_STRATEGIES[strategy](supernet, seed=seed, augmentation=augmentation, **kwargs)
+    pictures, labels = data.train.arrays()
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+    batch = min(data.train.batch_size, min(map(len, halves)))
+    batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
+    _fit(searching, batches, loss, epochs, learning_rate, directory, verbose)
+    found = costs.bring_within(searching.best_candidate())
+    write_json(path, found)
+    return found
+
+
 def _check_space(space, path):
     text = space.to_json()
     if not path.exists():
@@ -115,22 +192,27 @@ def _check_space(space, path):
         raise ValueError(f"'{path.parent}' has a search of another space: give another `directory`.")
 
 
-def _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, seed, verbose):
+def _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose):
     path = directory / "supernet.keras"
     if path.exists():
         return keras.models.load_model(path)
     keras.utils.set_random_seed(seed)
     supernet = SuperNet(costs.space, shape, len(data.class_names))
     strategy = SPOS(supernet, costs, seed=seed, augmentation=augmentation)
-    steps = epochs * len(data.train)
+    _fit(strategy, data.train, loss, epochs, learning_rate, directory, verbose)
+    with atomic_file(path) as temporary:
+        supernet.save(temporary)
+    return supernet
+
+
+def _fit(strategy, batches, loss, epochs, learning_rate, directory, verbose):
+    """Trains a supernet, and goes on from the last epoch of the process before."""
+    steps = epochs * len(batches)
     warmup = max(1, round(WARMUP_SHARE * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
-    strategy.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY), metrics=["accuracy"])
+    strategy.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY), loss=loss, metrics=["accuracy"])
     strategy.optimizer.build(strategy.trainable_variables)
     backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
-    strategy.fit(data.train, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])
-    with atomic_file(path) as temporary:
-        supernet.save(temporary)
-    return supernet
+    strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])

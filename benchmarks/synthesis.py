@@ -1,0 +1,112 @@
+"""Synthesis against a plain DeepInversion loop: seconds a picture on the same teacher, in turns, and their ratio.
+
+    python benchmarks/synthesis.py --size 96 --pictures 16 --steps 10 --rounds 5
+
+The loop is what one writes first: a `tf.function` with a gradient tape, a roll of the whole picture for jitter, and a
+model that gives the inputs of all normalisations. Both take as many steps of the same Adam at the same resolution;
+`stages` is what `synthesize` does by default, two fifths of the steps at half of it.
+"""
+
+import argparse
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mnv4 import datafree
+from keras_mnv4.datafree.canvas import BETAS
+from keras_mnv4.datafree.canvas import Canvas
+from keras_mnv4.datafree.listening import normalisations_of
+
+JITTER = 8
+
+
+def plain_loop(teacher, count, size, rate):
+    """A function that takes so many steps of DeepInversion."""
+    norms = normalisations_of(teacher)
+    inner = keras.Model(teacher.input, [teacher.output, *[norm.input for norm in norms]])
+    trained = [(tf.constant(norm.moving_mean), tf.constant(norm.moving_variance)) for norm in norms]
+    pictures = tf.Variable(np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32"))
+    labels = tf.constant(np.arange(count) % teacher.output_shape[-1])
+    optimizer = keras.optimizers.Adam(rate, **BETAS)
+    optimizer.build([pictures])
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            shift = tf.random.uniform((2,), -JITTER, JITTER + 1, tf.int32)
+            shown = tf.roll(pictures, shift, (1, 2))
+            probabilities, *inputs = inner(shown, training=False)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+            for (mean, variance), each in zip(trained, inputs, strict=True):
+                own_mean, own_variance = tf.nn.moments(each, (0, 1, 2))
+                loss += 0.01 * (tf.norm(own_mean - mean) + tf.norm(own_variance - variance))
+            for one, other in (
+                (shown[:, 1:], shown[:, :-1]),
+                (shown[:, :, 1:], shown[:, :, :-1]),
+                (shown[:, 1:, 1:], shown[:, :-1, :-1]),
+                (shown[:, 1:, :-1], shown[:, :-1, 1:]),
+            ):
+                loss += 1e-4 * tf.norm(one - other)
+            loss += 1e-5 * tf.norm(shown)
+        optimizer.apply([tape.gradient(loss, pictures)], [pictures])
+        pictures.assign(tf.clip_by_value(pictures, -2.0, 2.0))
+        return loss
+
+    def take(steps):
+        for _ in range(steps):
+            loss = step()
+        return float(loss)
+
+    return take
+
+
+def ours(teacher, count, size, steps, stages):
+    """A function that paints as many pictures in as many steps."""
+    side = size + size // 8 // 2 * 2
+    canvases = [Canvas(teacher, count, side, stage, datafree.RELATIVE) for stage in stages]
+    labels = np.eye(teacher.output_shape[-1], dtype="float32")[np.arange(count) % teacher.output_shape[-1]]
+
+    def take(_):
+        pictures = np.random.default_rng(0).normal(size=(count, side, side, 3)).astype("float32")
+        for canvas in canvases:
+            pictures = canvas.paint(pictures, labels, 0, 0.1)
+
+    return take
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    size, count, steps = arguments.size, arguments.pictures, arguments.steps
+    teacher = keras.applications.MobileNetV2((size, size, 3), weights=None, classes=100)
+    one = (datafree.Stage(steps, size),)
+    two = (datafree.Stage(2 * steps // 5, size // 2, pool=2), datafree.Stage(steps - 2 * steps // 5, size))
+    kinds = {
+        "plain loop": plain_loop(teacher, count, size, 0.1),
+        "one stage": ours(teacher, count, size, steps, one),
+        "stages": ours(teacher, count, size, steps, two),
+    }
+    times = {name: [] for name in kinds}
+    for take in kinds.values():
+        take(steps)
+    for _ in range(arguments.rounds):
+        for name, take in kinds.items():
+            start = time.perf_counter()
+            take(steps)
+            times[name].append((time.perf_counter() - start) / count / steps)
+    base = statistics.median(times["plain loop"])
+    print(f"{teacher.name}, {count} pictures of {size} pixels, Keras {keras.__version__}, {keras.backend.backend()}")
+    for name, each in times.items():
+        median = statistics.median(each)
+        print(f"{name:10}: {median * 1e3:.2f} ms a picture and step, {median / base:.2f} x the plain loop")
+
+
+if __name__ == "__main__":
+    main()

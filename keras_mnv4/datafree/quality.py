@@ -1,0 +1,166 @@
+"""`measure_quality`: how good made-up pictures are, seen by their teacher, by a stranger, and against real ones."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mnv4.datafree.canvas import as_taken
+from keras_mnv4.datafree.listening import listening
+from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.objective import moments
+from keras_mnv4.distillation.classifier_view import ClassifierView
+
+BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """What `measure_quality` found.
+
+    Args:
+        pictures: how many.
+        teacher_top1: share of which the teacher says what they were to be.
+        judge_top1: share of which another model does; None without one.
+        judge_top5: likewise, among its five likeliest.
+        diversity: mean distance between the features of two pictures, over their mean length: near 0 where all look
+            alike, about 1.4 where they have nothing in common.
+        statistics_distance: difference of the inputs of the teacher's normalisations from what it was trained on:
+            squared difference of means in trained variances, plus that of the variances' logarithms, on average.
+        frechet_distance: Fréchet distance of features to those of real pictures, as FID's but of these models; None
+            without any.
+        real_diversity: `diversity` of the real pictures.
+    """
+
+    pictures: int
+    teacher_top1: float
+    judge_top1: float | None
+    judge_top5: float | None
+    diversity: float
+    statistics_distance: float
+    frechet_distance: float | None = None
+    real_diversity: float | None = None
+
+    def __str__(self):
+        found = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return ", ".join(
+            f"{key.replace('_', ' ')} {value:{'.1%' if 'top' in key else ',.3g'}}" for key, value in found.items()
+        )
+
+
+def measure_quality(made, teacher, judge=None, real=None, preprocess=None, judge_preprocess=None):
+    """Measures pictures that were made from a teacher.
+
+    Features are the judge's, or else the teacher's: the averages of the last maps of the network. A judge that had no
+    part in the pictures is what tells pictures from patterns that please the teacher alone.
+
+    Args:
+        made: a `SyntheticSet`, or a pair of uint8 pictures `(count, size, size, 3)` and classes.
+        teacher: the model that they were made from.
+        judge: another Functional model of the same classes; None for none.
+        real: uint8 pictures to compare with, any number of at least two; None for none.
+        preprocess: as for `synthesize`.
+        judge_preprocess: the same for the judge.
+
+    Returns:
+        A `Quality`.
+
+    Raises:
+        ValueError: if there are fewer than two pictures.
+
+    Example:
+
+    >>> print(measure_quality(made, EfficientNetLite0(weights="imagenet"), EfficientNetLite2(weights="imagenet")))
+    """
+    pictures, classes = made if isinstance(made, tuple) else made.arrays()
+    if len(pictures) < 2 or (real is not None and len(real) < 2):
+        raise ValueError(f"Quality takes two pictures or more, of each kind. Received: {len(pictures)}")
+    by_teacher, features = look(teacher, pictures, preprocess)
+    by_judge, eye = None, (teacher, preprocess)
+    if judge is not None:
+        eye = (judge, judge_preprocess)
+        by_judge, features = look(judge, pictures, judge_preprocess)
+    real_features = None if real is None else look(eye[0], real, eye[1])[1]
+    return Quality(
+        pictures=len(pictures),
+        teacher_top1=top_share(by_teacher, classes, 1),
+        judge_top1=None if judge is None else top_share(by_judge, classes, 1),
+        judge_top5=None if judge is None else top_share(by_judge, classes, 5),
+        diversity=diversity(features),
+        statistics_distance=statistics_distance(teacher, pictures, preprocess),
+        frechet_distance=None if real is None else frechet_distance(features, real_features),
+        real_diversity=None if real is None else diversity(real_features),
+    )
+
+
+def look(model, pictures, preprocess=None):
+    """Logits of pictures, and the averages of the last maps: two NumPy arrays."""
+    maps = [layer.output for layer in model.layers if _is_map(getattr(layer, "output", None), model)]
+    if not maps:
+        raise ValueError(f"`{model.name}` has no maps to take features from.")
+    view = ClassifierView(model, "judge")
+    inner = keras.Model(model.input, maps[-1])
+    axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
+    logits, features = [], []
+    for batch in _batches(pictures):
+        taken = view.resize(as_taken(batch, preprocess))
+        logits.append(ops.convert_to_numpy(view(taken)["logits"]))
+        features.append(ops.convert_to_numpy(ops.mean(inner(taken, training=False), axis=axes)))
+    return np.concatenate(logits), np.concatenate(features)
+
+
+def top_share(logits, classes, count):
+    """Share of rows whose class is among the `count` likeliest."""
+    return float((np.argsort(-logits, axis=-1)[:, :count] == np.asarray(classes)[:, None]).any(-1).mean())
+
+
+def diversity(features):
+    """Mean distance of two rows, over their mean length."""
+    squares = (features.astype("float64") ** 2).sum(-1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * features.astype("float64") @ features.T, 0))
+    count = len(features)
+    return float(distances.sum() / (count * (count - 1)) / np.sqrt(squares).mean())
+
+
+def statistics_distance(teacher, pictures, preprocess=None):
+    """`Quality.statistics_distance`, of all pictures together."""
+    view = ClassifierView(teacher, "teacher")
+    sums, total = {}, 0
+    for batch in _batches(pictures):
+        with listening(normalisations_of(teacher)) as heard:
+            view(as_taken(batch, preprocess))
+        for place, (layer, inputs) in enumerate(heard):
+            mean, variance, *trained = (ops.convert_to_numpy(each) for each in moments(layer, inputs))
+            first, second, *_ = sums.get(place, (0.0, 0.0))
+            weighted = first + len(batch) * mean, second + len(batch) * (variance + mean**2)
+            sums[place] = (*weighted, *trained, layer.epsilon)
+        total += len(batch)
+    return float(np.mean([_distance(total, *each) for each in sums.values()]))
+
+
+def _distance(total, first, second, trained_mean, trained_variance, epsilon):
+    mean = first / total
+    variance, trained_variance = second / total - mean**2 + epsilon, trained_variance + epsilon
+    return np.mean((mean - trained_mean) ** 2 / trained_variance + np.log(variance / trained_variance) ** 2)
+
+
+def frechet_distance(first, second):
+    """Fréchet distance of two sets of rows, each taken for a normal distribution.
+
+    Source: Heusel et al. (arXiv 1706.08500).
+    """
+    means, covariances = zip(*[(rows.mean(0), np.cov(rows, rowvar=False)) for rows in (first, second)], strict=True)
+    values, vectors = np.linalg.eigh(covariances[0])
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    between = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariances[1] @ root), 0)).sum()
+    return float(((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * between)
+
+
+def _is_map(tensor, model):
+    return getattr(tensor, "ndim", None) == 4 and tensor is not model.input
+
+
+def _batches(pictures):
+    for start in range(0, len(pictures), BATCH):
+        yield ops.convert_to_tensor(np.asarray(pictures[start : start + BATCH], "float32"))

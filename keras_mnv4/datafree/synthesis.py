@@ -1,0 +1,275 @@
+"""`synthesize`: pictures out of a pretrained model, by recursive label calibration."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image
+from rich.console import Console
+
+from keras_mnv4.datafree.canvas import Canvas
+from keras_mnv4.datafree.canvas import Stage
+from keras_mnv4.datafree.canvas import as_bytes
+from keras_mnv4.datafree.canvas import middle
+from keras_mnv4.datafree.objective import RELATIVE
+from keras_mnv4.datafree.synthetic_set import BATCHES
+from keras_mnv4.datafree.synthetic_set import PICTURES
+from keras_mnv4.datafree.synthetic_set import PLAN
+from keras_mnv4.datafree.synthetic_set import SyntheticSet
+from keras_mnv4.distillation.offline_writer import fingerprint
+from keras_mnv4.files import atomic_file
+from keras_mnv4.files import write_json
+
+LABELS = ("recursive", "one_hot")
+SMALL = 64  # pixels, up to which there is one stage
+
+
+def default_stages(size, steps=5000):
+    """Stages for a teacher of pictures of `size` pixels, and the size of the canvas.
+
+    Large pictures are painted at half the resolution first, for two fifths of the steps. For 224 pixels and 5,000 steps
+    they are those of the authors' code: 2,000 steps of windows of 112 on the canvas of 256 halved, 3,000 of windows of
+    224 on the whole.
+
+    Returns:
+        A tuple of `Stage`s, and a number of pixels.
+    """
+    if size <= SMALL:
+        return (Stage(steps, size),), size + max(2, size // 8)
+    canvas = 2 * round(size * 8 / 7 / 2)
+    first = 2 * steps // 5
+    return (Stage(first, size // 2, pool=2), Stage(steps - first, size)), canvas
+
+
+def synthesize(
+    teacher,
+    num_images,
+    directory,
+    *,
+    classes=None,
+    rounds=10,
+    labels="recursive",
+    size=None,
+    steps=5000,
+    stages=None,
+    canvas=None,
+    objective=RELATIVE,
+    learning_rate=0.25,
+    batch_size=50,
+    preprocess=None,
+    teacher_outputs=None,
+    class_names=None,
+    seed=0,
+    verbose=1,
+):
+    """Makes pictures of which a pretrained model says what they were to be, from nothing but the model.
+
+    Pictures begin as noise and are painted by gradient descent until the teacher sees their class in them and the
+    inputs of its batch normalisations have the statistics of what it was trained on. In the first round labels are
+    one-hot; in each further one the pictures begin anew, and their labels are what the teacher said of those of the
+    round before: how classes resemble each other (recursive label calibration). Each step paints in a window of the
+    canvas only (regional update).
+
+    What is finished is kept: if it is stopped, or killed, the same call goes on behind the last finished batch. The
+    same seed gives the same pictures.
+
+    Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086) and its code, for
+    constants and order. Different: the objective, see `Objective`, and `PAPER` for the authors'; mirroring is by
+    chance, where their code mirrors every picture; labels are of the middle window, where theirs are of the last drawn.
+
+    Args:
+        teacher: a built Keras model of pictures to probabilities or logits, with batch normalisations. Left as it is.
+        num_images: how many pictures; as many from each round, of all classes in turn.
+        directory: folder to write to; made if it is not there.
+        classes: list of class indices to make pictures of; None for all.
+        rounds: how often labels are calibrated, and one. A picture a class comes out of each.
+        labels: `"recursive"`, or `"one_hot"` in every round.
+        size: height and width that the teacher is shown, in pixels; None for that of its input.
+        steps: painting steps for each picture, for `default_stages`.
+        stages: tuple of `Stage`s instead of those.
+        canvas: height and width of the pictures; None for what goes with the stages.
+        objective: an `Objective`.
+        learning_rate: of Adam, at its peak in each stage.
+        batch_size: pictures that are painted together, and share their statistics.
+        preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
+            `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.
+        teacher_outputs: `"probabilities"` or `"logits"`; None to see it from the teacher's last layer.
+        class_names: names of the teacher's classes, for folders; None for their numbers.
+        seed: of noise and windows.
+        verbose: 1 for a progress bar with the running terms of the objective, 0 for silence.
+
+    Returns:
+        The `SyntheticSet`.
+
+    Raises:
+        ValueError: if the teacher has no batch normalisations, if an argument is out of range, or if the folder has
+            pictures that were made in another way.
+
+    Example:
+
+    >>> teacher = EfficientNetLite0(weights="imagenet")
+    >>> made = synthesize(teacher, 64, "pictures", classes=range(0, 1000, 31), rounds=2, steps=500)
+    >>> pictures, classes = made.arrays()
+    """
+    maker = _Maker(teacher, preprocess, teacher_outputs, objective, learning_rate, seed, verbose)
+    maker.plan(num_images, classes, rounds, labels, size, steps, stages, canvas, batch_size, class_names)
+    maker.make(pathlib.Path(directory))
+    made = SyntheticSet(directory)
+    made.save_contact_sheet()
+    return made
+
+
+class _Maker:
+    """One way to make pictures; the arguments are those of `synthesize`."""
+
+    def __init__(self, teacher, preprocess, teacher_outputs, objective, learning_rate, seed, verbose):
+        self.teacher = teacher
+        self.preprocess = preprocess
+        self.outputs = teacher_outputs
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.console = Console(quiet=not verbose)
+        self.verbose = verbose
+        self.canvases = {}
+
+    def plan(self, num_images, classes, rounds, labels, size, steps, stages, canvas, batch_size, class_names):
+        if min(num_images, rounds, batch_size, steps) < 1:
+            raise ValueError(
+                "`num_images`, `rounds`, `batch_size` and `steps` must be 1 or more. Received: "
+                f"num_images={num_images}, rounds={rounds}, batch_size={batch_size}, steps={steps}"
+            )
+        if labels not in LABELS:
+            raise ValueError(f"`labels` must be one of {LABELS}. Received: {labels!r}")
+        if rounds > num_images:
+            raise ValueError(
+                f"`rounds` must be at most the number of pictures. Received: rounds={rounds}, num_images={num_images}"
+            )
+        if stages is None:
+            stages, default = default_stages(size or _side_of(self.teacher), steps)
+        else:
+            default = stages[-1].window
+        self.size = default if canvas is None else canvas
+        # Made here for its checks: that it fits, that there are normalisations, that it is clear what comes out.
+        probe = Canvas(self.teacher, 1, self.size, stages[0], self.objective, self.preprocess, self.outputs)
+        count = probe.labels.shape[-1]
+        self.classes = list(range(count)) if classes is None else [int(each) for each in classes]
+        if not self.classes or not all(0 <= each < count for each in self.classes):
+            raise ValueError(f"`classes` must be indices from 0 to {count - 1}. Received: {classes}")
+        if class_names is not None and len(class_names) != count:
+            raise ValueError(f"`class_names` must be {count} names. Received: {len(class_names)}")
+        names = [f"{index:04d}" for index in range(count)] if class_names is None else list(class_names)
+        self.stages = stages
+        self.rounds = [len(part) for part in np.array_split(np.arange(num_images), rounds)]
+        self.labels = labels
+        self.batch_size = batch_size
+        self.names = names
+        self.written = {
+            "num_images": num_images,
+            "classes": self.classes,
+            "rounds": rounds,
+            "labels": labels,
+            "stages": [dataclasses.asdict(stage) for stage in stages],
+            "canvas": self.size,
+            "objective": dataclasses.asdict(self.objective),
+            "learning_rate": self.learning_rate,
+            "batch_size": batch_size,
+            "preprocess": None if self.preprocess is None else getattr(self.preprocess, "__name__", "function"),
+            "seed": self.seed,
+            "class_names": names,
+            "teacher": fingerprint(weight.numpy() for weight in self.teacher.weights),
+        }
+
+    def make(self, directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.check(directory / PLAN)
+        (directory / BATCHES).mkdir(exist_ok=True)
+        for leftover in directory.glob(f"{BATCHES}/.*.npz.*"):  # of a process that was killed
+            shutil.rmtree(leftover)
+        order = np.random.default_rng(self.seed).permutation(self.classes)
+        batches = [
+            (turn, start, min(start + self.batch_size, count))
+            for turn, count in enumerate(self.rounds)
+            for start in range(0, count, self.batch_size)
+        ]
+        for done, (turn, start, end) in enumerate(batches):
+            path = _batch_path(directory, turn, start)
+            if path.exists():
+                continue
+            targets = order[np.arange(start, end) % len(order)]
+            self.console.print(f"Batch {done + 1} of {len(batches)}: round {turn + 1}, {end - start} pictures")
+            labels = self.labels_of(directory, turn, start, targets)
+            painted = self.paint(labels, (self.seed, turn, start))
+            self.write(directory, path, turn, start, targets, painted)
+
+    def check(self, path):
+        """Raises if the folder has other pictures; if it is new, writes down what is going to be in it."""
+        plan = json.loads(json.dumps(self.written))
+        if not path.exists():
+            write_json(path, plan)
+            return
+        there = json.loads(path.read_text())
+        odd = sorted(key for key in plan if there.get(key) != plan[key])
+        if odd:
+            raise ValueError(
+                f"'{path.parent}' has pictures that were made with another {', '.join(odd)}: give another `directory`."
+            )
+
+    def labels_of(self, directory, turn, start, targets):
+        """Probabilities to paint by: one-hot, or what the teacher said a round before."""
+        if turn == 0 or self.labels == "one_hot":
+            return np.eye(len(self.names), dtype="float32")[targets]
+        logits = np.load(_batch_path(directory, turn - 1, start))["logits"][: len(targets)]
+        return ops.convert_to_numpy(ops.softmax(logits))
+
+    def paint(self, labels, seed):
+        """Pictures for labels, through all stages."""
+        count = len(labels)
+        pictures = np.random.default_rng(seed).normal(size=(count, self.size, self.size, 3)).astype("float32")
+        for place, stage in enumerate(self.stages):
+            self.console.print(f"  {stage.steps} steps of {stage.window} pixels")
+            canvas = self.canvas_for(count, stage)
+            pictures = canvas.paint(pictures, labels, (*seed, place), self.learning_rate, verbose=self.verbose)
+        return pictures
+
+    def canvas_for(self, count, stage):
+        """The model that paints so many pictures; one that was compiled for them, if there is."""
+        if (count, stage) not in self.canvases:
+            how = (self.objective, self.preprocess, self.outputs)
+            self.canvases[count, stage] = Canvas(self.teacher, count, self.size, stage, *how)
+        return self.canvases[count, stage]
+
+    def write(self, directory, path, turn, start, targets, painted):
+        """Writes the pictures of a batch, then the file that says that they are there."""
+        pictures = as_bytes(painted)
+        files = []
+        for index, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
+            name = f"{self.names[target]}/{turn:02d}_{start + index:06d}.png"
+            files.append(name)
+            (directory / PICTURES / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(directory / PICTURES / name, overwrite=True) as temporary:
+                Image.fromarray(picture).save(temporary)
+        canvas = self.canvas_for(len(targets), self.stages[-1])
+        shown = ops.convert_to_tensor(middle(pictures, self.stages[-1].window), "float32")
+        logits = ops.convert_to_numpy(canvas.look(shown)["logits"])
+        with atomic_file(path) as temporary:
+            np.savez(temporary, files=np.array(files), classes=targets.astype("int32"), logits=logits)
+
+
+def _batch_path(directory, turn, start):
+    return directory / BATCHES / f"{turn:02d}_{start:06d}.npz"
+
+
+def _side_of(teacher):
+    """Height and width of the pictures that a teacher takes."""
+    shape = tuple(teacher.input_shape[1:])
+    sides = shape[1:] if keras.config.image_data_format() == "channels_first" else shape[:-1]
+    if len(set(sides)) != 1 or None in sides:
+        raise ValueError(
+            f"`size` must be given for a teacher that takes pictures of any size, or that are not square: {shape}"
+        )
+    return sides[0]

@@ -1,0 +1,317 @@
+"""Synthesis: its terms against numbers worked out by hand, its pictures, and what is left of it when it is killed."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+from keras_mnv4 import datafree
+from keras_mnv4.datafree.canvas import MEAN
+from keras_mnv4.datafree.canvas import STD
+from keras_mnv4.datafree.canvas import Canvas
+from keras_mnv4.datafree.canvas import Windows
+from keras_mnv4.datafree.listening import listening
+from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.objective import norm_distance
+from keras_mnv4.datafree.objective import relative_distance
+from keras_mnv4.datafree.objective import total_variation
+from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers import UniversalInvertedBottleneck
+
+SIZE = 12
+STAGES = (datafree.Stage(4, 6, pool=2), datafree.Stage(6, SIZE))
+HOW = {"stages": STAGES, "canvas": 16, "batch_size": 2, "verbose": 0}
+
+
+def make_teacher(seed=0):
+    """A small network whose statistics are far from those of nothing."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    maps = layers.Rescaling(1 / 128, -1.0)(inputs)
+    for filters in (6, 8):
+        maps = layers.Conv2D(filters, 3, strides=2, padding="same")(maps)
+        maps = layers.BatchNormalization()(maps)
+        maps = layers.Activation("relu")(maps)
+    outputs = layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(maps))
+    model = keras.Model(inputs, outputs, name="teacher")
+    random = np.random.default_rng(seed)
+    for layer in normalisations_of(model):
+        layer.moving_mean.assign(random.normal(size=layer.moving_mean.shape))
+        layer.moving_variance.assign(random.uniform(0.2, 2.0, layer.moving_variance.shape))
+    return model
+
+
+def make(directory, num_images=4, teacher=None, **kwargs):
+    return datafree.synthesize(teacher or make_teacher(), num_images, directory, **{**HOW, "rounds": 2, **kwargs})
+
+
+def files_of(directory):
+    return {
+        path.relative_to(directory): path.read_bytes()
+        for path in sorted(pathlib.Path(directory).rglob("*.png"))
+        if path.name != "contact_sheet.png"
+    }
+
+
+class TestTerms:
+    def test_statistics_are_compared_as_worked_out_by_hand(self):
+        layer = layers.BatchNormalization(epsilon=0.0)
+        layer.build((None, 1, 1, 2))
+        layer.moving_mean.assign([1.0, 0.0])
+        layer.moving_variance.assign([4.0, 1.0])
+        inputs = np.array([[0.0, 3.0], [2.0, 3.0 + 2 * np.e]], "float32").reshape(2, 1, 1, 2)
+        # means 1 and 3 + e, variances 1 and e squared
+        norm = (3 + np.e) + np.sqrt(3.0**2 + (np.e**2 - 1) ** 2)
+        assert float(norm_distance(layer, inputs)) == pytest.approx(norm, rel=1e-5)
+        relative = ((0 + (3 + np.e) ** 2) + (np.log(4) ** 2 + 2.0**2)) / 2
+        assert float(relative_distance(layer, inputs)) == pytest.approx(relative, rel=1e-5)
+
+    def test_variation_is_that_of_four_directions(self):
+        pictures = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype("float32")
+        differences = [
+            pictures[:, 1:] - pictures[:, :-1],
+            pictures[:, :, 1:] - pictures[:, :, :-1],
+            pictures[:, 1:, 1:] - pictures[:, :-1, :-1],
+            pictures[:, 1:, :-1] - pictures[:, :-1, 1:],
+        ]
+        assert float(total_variation(pictures)) == pytest.approx(sum(map(np.linalg.norm, differences)), rel=1e-5)
+        means = sum((each**2).mean() for each in differences)
+        assert float(total_variation(pictures, relative=True)) == pytest.approx(means, rel=1e-5)
+
+    def test_cross_entropy_is_with_soft_labels(self):
+        labels, logits = np.array([[0.25, 0.75]], "float32"), np.array([[0.0, np.log(3)]], "float32")
+        layer = layers.BatchNormalization()
+        layer.build((None, 1))
+        terms = datafree.PAPER.terms(np.zeros((1, 4, 4, 3), "float32"), labels, logits, [(layer, np.zeros((1, 1)))])
+        assert float(terms["classification"]) == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75), rel=1e-5)
+
+    def test_the_first_normalisation_counts_ten_times(self):
+        layer = layers.BatchNormalization()
+        layer.build((None, 1))
+        heard = [(layer, np.full((2, 1), 5.0, "float32")), (layer, np.full((2, 1), 2.0, "float32"))]
+        pictures, labels = np.zeros((1, 4, 4, 3), "float32"), np.eye(2, dtype="float32")[:1]
+        terms = datafree.PAPER.terms(pictures, labels, labels, heard)
+        # means are 5 and 2 from 0; variances 1 from 1
+        assert float(terms["features"]) == pytest.approx(0.01 * (10 * (5 + 1) + (2 + 1)), rel=1e-4)
+
+    @pytest.mark.parametrize("arguments", [{"features": -1.0}, {"statistics": "none"}])
+    def test_objectives_are_checked(self, arguments):
+        with pytest.raises(ValueError, match="Received"):
+            datafree.Objective(**arguments)
+
+
+class TestListening:
+    def test_hears_layers_inside_of_layers_and_leaves_no_trace(self):
+        rows = [
+            UniversalInvertedBottleneck(8, 2, start_kernel=3, middle_kernel=3),
+            ConvNormAct(4, 3, activation="relu"),
+        ]
+        model = keras.Sequential([keras.Input((8, 8, 8)), *rows])
+        normalisations = normalisations_of(model)
+        maps = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype("float32")
+        before = ops.convert_to_numpy(model(maps, training=False))
+        with listening(normalisations) as heard:
+            during = ops.convert_to_numpy(model(maps, training=False))
+        assert len(heard) == len(normalisations) == 5
+        assert len({id(layer) for layer, _ in heard}) == 5
+        np.testing.assert_array_equal(before, during)
+        model(maps)
+        assert len(heard) == 5
+        assert all("call" not in vars(layer) for layer in normalisations)
+
+    def test_what_is_heard_is_what_is_normalised(self):
+        teacher = make_teacher()
+        first = teacher.layers[2]
+        pictures = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+        with listening(normalisations_of(teacher)) as heard:
+            teacher(pictures)
+        np.testing.assert_allclose(heard[0][1], first(pictures / 128 - 1), rtol=1e-5, atol=1e-5)
+
+    def test_a_model_without_normalisations_is_refused_by_name(self):
+        model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Flatten(), layers.Dense(2)], name="folded")
+        with pytest.raises(ValueError, match="`folded` has none"):
+            datafree.synthesize(model, 2, "nowhere", teacher_outputs="logits", rounds=1)
+        assert not pathlib.Path("nowhere").exists()
+
+
+class TestCanvas:
+    def test_a_step_changes_the_window_alone(self):
+        stage = datafree.Stage(1, 6)
+        canvas = Canvas(make_teacher(), 2, 16, stage, datafree.RELATIVE)
+        start = np.zeros((2, 16, 16, 3), "float32")
+        row, column, _ = Windows(stage, 16, seed=3)[0][0][0]
+        painted = canvas.paint(start, np.eye(4, dtype="float32")[:2], seed=3, learning_rate=0.1)
+        changed = (painted != start).any(axis=(0, 3))
+        inside = np.zeros((16, 16), bool)
+        inside[row : row + 6, column : column + 6] = True
+        assert changed.any()
+        assert not changed[~inside].any()
+
+    def test_the_terms_fall_and_the_teacher_stays(self):
+        teacher = make_teacher()
+        before = [weight.numpy().copy() for weight in teacher.weights]
+        trainable = [weight.trainable for weight in teacher.weights]
+        canvas = Canvas(teacher, 4, SIZE, datafree.Stage(60, SIZE), datafree.RELATIVE)
+        labels = np.eye(4, dtype="float32")
+        start = np.random.default_rng(0).normal(size=(4, SIZE, SIZE, 3)).astype("float32")
+        whole = np.array([[0, 0, 0]], "int32")
+
+        def loss(pictures):
+            canvas.pictures.assign(pictures)
+            canvas.labels.assign(labels)
+            terms = canvas(whole)
+            return sum(float(terms[name]) for name in ("classification", "variation", "squares", "features"))
+
+        first = loss(start)
+        painted = canvas.paint(start, labels, 0, 0.1)
+        assert loss(painted) < 0.7 * first
+        assert [weight.trainable for weight in teacher.weights] == trainable
+        for value, weight in zip(before, teacher.weights, strict=True):
+            np.testing.assert_array_equal(value, weight.numpy())
+
+    def test_pictures_keep_within_black_and_white(self):
+        objective = datafree.Objective(features=1e4)
+        canvas = Canvas(make_teacher(), 2, SIZE, datafree.Stage(3, SIZE), objective)
+        painted = canvas.paint(np.zeros((2, SIZE, SIZE, 3), "float32"), np.eye(4, dtype="float32")[:2], 0, 50.0)
+        values = painted * STD + MEAN
+        assert -0.01 < values.min() < 1
+        assert 254 < values.max() < 255.01
+
+    @pytest.mark.parametrize(
+        "stage", [datafree.Stage(1, 17), datafree.Stage(1, 9, pool=2), datafree.Stage(1, 2, pool=3)]
+    )
+    def test_stages_that_do_not_fit_are_refused(self, stage):
+        with pytest.raises(ValueError, match="does not fit"):
+            Canvas(make_teacher(), 1, 16, stage, datafree.RELATIVE)
+
+
+class TestSynthesize:
+    def test_pictures_labels_and_folders(self, tmp_path):
+        made = make(tmp_path, num_images=6, class_names=list("abcd"), classes=[1, 3, 2])
+        pictures, classes = made.arrays()
+        assert pictures.shape == (6, SIZE, SIZE, 3)
+        assert pictures.dtype == np.uint8
+        assert sorted(classes) == [1, 1, 2, 2, 3, 3]
+        assert {path.parent.name for path in made.files} == {"b", "c", "d"}
+        assert made.probabilities().sum(-1) == pytest.approx(np.ones(6), rel=1e-5)
+        assert (tmp_path / "contact_sheet.png").exists()
+        seen = make_teacher().predict(pictures.astype("float32"), verbose=0)
+        np.testing.assert_allclose(seen, made.probabilities(), atol=1e-5)
+
+    def test_labels_are_what_the_teacher_said_a_round_before(self, tmp_path, monkeypatch):
+        given = []
+        paint = Canvas.paint
+        monkeypatch.setattr(
+            Canvas,
+            "paint",
+            lambda self, start, labels, *a, **k: (given.append(labels), paint(self, start, labels, *a, **k))[1],
+        )
+        made = make(tmp_path, num_images=4, stages=STAGES[1:], batch_size=2)
+        np.testing.assert_array_equal(given[0], np.eye(4)[made.classes[:2]])
+        np.testing.assert_allclose(given[1], made.probabilities()[:2], rtol=1e-5)
+
+    def test_one_hot_labels_stay(self, tmp_path, monkeypatch):
+        given = []
+        monkeypatch.setattr(Canvas, "paint", lambda self, start, labels, *a, **k: (given.append(labels), start)[1])
+        make(tmp_path, labels="one_hot")
+        assert all(set(np.unique(labels)) == {0.0, 1.0} for labels in given)
+
+    def test_the_same_seed_gives_the_same_pictures_and_another_others(self, tmp_path):
+        for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+            make(tmp_path / name, num_images=2, seed=seed, rounds=1, stages=STAGES[:1])
+        assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+        assert set(files_of(tmp_path / "one").values()) != set(files_of(tmp_path / "three").values())
+
+    def test_goes_on_behind_the_last_finished_batch(self, tmp_path, monkeypatch):
+        how = {"num_images": 4, "batch_size": 1, "stages": STAGES[1:]}
+        whole = make(tmp_path / "whole", **how)
+        paint, calls = Canvas.paint, []
+
+        def stop(self, *args, **kwargs):
+            calls.append(args)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return paint(self, *args, **kwargs)
+
+        monkeypatch.setattr(Canvas, "paint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "parts", **how)
+        assert len(datafree.SyntheticSet(tmp_path / "parts")) == 2
+        resumed = make(tmp_path / "parts", **how)
+        assert files_of(tmp_path / "whole") == files_of(tmp_path / "parts")
+        np.testing.assert_array_equal(whole.logits, resumed.logits)
+
+    def test_a_folder_of_other_pictures_is_refused(self, tmp_path):
+        make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1])
+        with pytest.raises(ValueError, match="another rounds, seed"):
+            make(tmp_path, num_images=2, seed=1, stages=STAGES[:1])
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"num_images": 0}, "num_images=0"),
+            ({"labels": "hard"}, "`labels` must be one of"),
+            ({"classes": [4]}, "from 0 to 3"),
+            ({"class_names": ["a"]}, "must be 4 names"),
+            ({"rounds": 9}, "rounds=9"),
+        ],
+    )
+    def test_arguments_are_checked_before_anything_is_written(self, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            make(tmp_path / "out", **arguments)
+        assert not (tmp_path / "out").exists()
+
+    def test_other_preprocessing(self, tmp_path):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((SIZE, SIZE, 3))
+        maps = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+        teacher = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(maps)))
+        how = {"teacher": teacher, "teacher_outputs": "logits", "num_images": 3, "rounds": 1}
+        scale = keras.applications.mobilenet_v2.preprocess_input
+        made = make(tmp_path, preprocess=scale, stages=STAGES[1:], **how)
+        pictures = made.arrays()[0].astype("float32")
+        np.testing.assert_allclose(teacher.predict(pictures / 127.5 - 1, verbose=0), made.logits, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_killed_at_ten_moments_it_loses_no_finished_batch(tmp_path):
+    script = textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+        from test_synthesis import make
+        make(sys.argv[1], num_images=24)
+    """)
+    command = [sys.executable, "-c", script]
+    env = dict(os.environ, PYTHONPATH=str(pathlib.Path(__file__).parents[2]))
+    start = time.monotonic()
+    subprocess.run([*command, tmp_path / "whole"], env=env, check=True)
+    took = time.monotonic() - start
+    random, kills, finished = np.random.default_rng(0), 0, {}
+    for _ in range(200):
+        process = subprocess.Popen([*command, tmp_path / "killed"], env=env)
+        try:
+            process.wait(took * random.uniform(0.5, 0.9) if kills < 10 else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        now = {path.name: path.read_bytes() for path in (tmp_path / "killed" / "batches").glob("*.npz")}
+        assert all(now[name] == content for name, content in finished.items())
+        finished = now
+        if process.returncode == 0:
+            break
+    assert kills
+    assert process.returncode == 0
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "killed")
+    assert json.loads((tmp_path / "killed" / "plan.json").read_text())["num_images"] == 24
