@@ -16,6 +16,12 @@ MODELS = {
 }
 
 
+SPACES = {
+    "small": lambda tuner, bits: tuner.small_space(bits),
+    "tiny": lambda tuner, bits: tuner.tiny_space(bits),
+}
+
+
 def main(argv=None):
     """Runs one command; returns the exit status: 0 done, 1 a check or the job failed, 2 wrong arguments."""
     arguments = _parser().parse_args(argv)
@@ -60,6 +66,32 @@ def quantize(arguments):
     flip = arguments.data is not None
     quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip, backup_dir=arguments.backup)
     return _report_and_save(quantized, data, arguments)
+
+
+def distill(arguments):
+    from keras_mnv4 import applications
+    from keras_mnv4 import data as sets
+    from keras_mnv4 import files
+    from keras_mnv4 import training
+
+    files.check_writable(arguments.out, arguments.overwrite)
+    ratio = _ratio(arguments.mix)
+    teacher = _load_model(arguments.teacher)
+    data = _load_data(arguments, arguments.size)
+    student = getattr(applications, MODELS[arguments.model])(
+        weights=None,
+        input_shape=(arguments.size, arguments.size, 3),
+        classes=len(data.class_names),
+        alpha=arguments.alpha,
+        dropout_rate=0.2,
+    )
+    how = {"ratio": ratio, "store": arguments.store}
+    if arguments.data is not None:  # crops are of larger pictures than those shown
+        how["pictures"] = sets.load_image_folder(arguments.data, 2 * arguments.size).train.pictures
+    if arguments.pool is not None:
+        how["pool"] = [path for path in sorted(arguments.pool.rglob("*")) if path.suffix.lower() in sets.SUFFIXES]
+    training.distill(student, teacher, data, arguments.epochs, **how)
+    return _report_and_save(student, data, arguments)
 
 
 def export(arguments):
@@ -120,38 +152,55 @@ def cost(arguments):
     return 0
 
 
+def synthesize(arguments):
+    made = _synthesize(arguments, _load_model(arguments.model), arguments.out)
+    print(f"{made.directory}: {len(made)} pictures; {made.directory / 'contact_sheet.png'}")
+    return 0
+
+
 def search(arguments):
     from keras_mnv4 import applications
+    from keras_mnv4 import datafree
     from keras_mnv4 import files
     from keras_mnv4 import training
     from keras_mnv4 import tuner
 
     limits = dict(map(_limit, arguments.limit))
     bits = tuple(arguments.weight_bits)
-    data = _load_data(arguments, arguments.size)
-    how = {
-        "limits": limits,
-        "epochs": arguments.epochs,
-        "population": arguments.population,
-        "generations": arguments.generations,
-    }
-    if arguments.space == "two-stage":
-        found = tuner.two_stage_search(tuner.coarse_space(), data, arguments.out, bits, **how)
+    how = {"limits": limits, "epochs": arguments.epochs}
+    if arguments.teacher is None:
+        data = searched = _load_data(arguments, arguments.size)
     else:
-        space = {"small": tuner.small_space, "tiny": tuner.tiny_space}[arguments.space](bits)
-        found = tuner.search(space, data, arguments.out, **how)
-    found.save_results(arguments.out / "results.json", overwrite=True)
-    architecture, best = found.best_architecture(), found.results()[0]
+        teacher = _load_model(arguments.teacher)
+        made = _synthesize(arguments, teacher, arguments.out / "synthetic")
+        searched = made.picture_data(arguments.size, soft=True, temperature=datafree.TEMPERATURE)
+        how["loss"] = datafree.SoftLabelLoss()
+        data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
+    space = None if arguments.space == "two-stage" else SPACES[arguments.space](tuner, bits)
+    if arguments.strategy == "spos":
+        how.update(population=arguments.population, generations=arguments.generations)
+        if space is None:
+            found = tuner.two_stage_search(tuner.coarse_space(), searched, arguments.out, bits, **how)
+        else:
+            found = tuner.search(space, searched, arguments.out, **how)
+        found.save_results(arguments.out / "results.json", overwrite=True)
+        space, candidate, accuracy = found.space, found.results()[0]["candidate"], found.results()[0]["accuracy"]
+        print(f"{accuracy:.2%} with shared weights")
+    elif space is None:
+        raise ValueError("Two stages are searched with `--strategy spos`.")
+    else:
+        candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
+    architecture = space.architecture_of(candidate)
     files.write_json(arguments.out / "network.json", architecture.to_dict())
-    costs = ", ".join(f"{name} {cost:.4g}" for name, cost in best["costs"].items())
-    print(f"{arguments.out / 'network.json'}: {best['accuracy']:.2%} with shared weights; {costs}")
+    shape = (arguments.size, arguments.size, 3)
+    profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
+    print(f"{arguments.out / 'network.json'}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
     if not arguments.train_epochs:
         return 0
     flip = arguments.data is not None
-    shape = (arguments.size, arguments.size, 3)
     model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
     training.train(model, data, arguments.train_epochs, flip=flip)
-    policy = found.space.policy_of(best["candidate"])
+    policy = space.policy_of(candidate)
     if policy is not None:
         model = training.quantize(model, data, policy, flip=flip)
     arguments.out, arguments.overwrite = arguments.out / "model.keras", True
@@ -201,6 +250,15 @@ def _limit(text):
         raise ValueError(f"`--limit` must be a measure and a number, such as macs=30e6. Received: {text}") from None
 
 
+def _ratio(text):
+    """`"1:1:0"` as three numbers."""
+    try:
+        first, second, third = map(float, text.split(":"))
+        return first, second, third
+    except ValueError:
+        raise ValueError(f"`--mix` must be parts of D1, D2 and D3, such as 1:1:0. Received: {text}") from None
+
+
 def _load_data(arguments, size):
     from keras_mnv4 import data
 
@@ -218,6 +276,22 @@ def _load_model(path):
     if not pathlib.Path(path).is_file():
         raise ValueError(f"No such model file: {path}")
     return keras.models.load_model(path)
+
+
+def _synthesize(arguments, teacher, directory):
+    from keras_mnv4 import datafree
+
+    names = _labels_path(arguments.teacher if hasattr(arguments, "teacher") else arguments.model)
+    return datafree.synthesize(
+        teacher,
+        arguments.pictures,
+        directory,
+        rounds=arguments.rounds,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        class_names=names.read_text().splitlines() if names.is_file() else None,
+        seed=arguments.seed,
+    )
 
 
 def _report_and_save(model, data, arguments):
@@ -259,11 +333,30 @@ def _parser():
             added.add_argument("--backup", metavar="DIR", help="folder of backups; the same command goes on from them")
         return added
 
+    def add_synthesis(added):
+        added.add_argument("--pictures", type=int, default=500, help="how many are made from the model")
+        added.add_argument("--rounds", type=int, default=10, help="how often labels are calibrated, and one")
+        added.add_argument("--steps", type=int, default=2000, help="of painting each picture")
+        added.add_argument("--batch-size", type=int, default=50, help="pictures painted together")
+        added.add_argument("--seed", type=int, default=0, help="of what is made")
+
     added = add(train, "train a classifier on pictures", out="model.keras", trains=True)
     added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
     added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
     added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
     added.add_argument("--epochs", type=int, default=20)
+
+    added = add(distill, "train a classifier to give what another one gives", out="student.keras")
+    added.add_argument("teacher", help="a .keras file of a classifier of the same classes")
+    added.add_argument("--model", choices=sorted(MODELS), default="conv_small", help="the student")
+    added.add_argument("--alpha", type=float, default=1.0, help="width multiplier of the student")
+    added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
+    added.add_argument("--epochs", type=int, default=20)
+    added.add_argument("--mix", default="1:1:0", metavar="D1:D2:D3", help="RandAugment, Mixup and --pool, in parts")
+    added.add_argument("--pool", metavar="DIR", type=pathlib.Path, help="pictures without labels, for D3")
+    added.add_argument(
+        "--store", metavar="DIR", help="folder for what the teacher gives, asked once; goes on from there"
+    )
 
     added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras", trains=True)
     added.add_argument("model", help="a .keras file of `mnv4 train`")
@@ -286,7 +379,8 @@ def _parser():
     added.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
     added = add(search, "find a network for pictures, within limits on its cost")
-    added.add_argument("--space", choices=("small", "tiny", "two-stage"), default="small")
+    added.add_argument("--space", choices=(*SPACES, "two-stage"), default="small")
+    added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas"), default="spos")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
     added.add_argument("--size", type=int, default=32, help="height and width of the pictures, in pixels")
     added.add_argument("--limit", action="append", default=[], metavar="MEASURE=NUMBER", help="such as macs=30e6")
@@ -295,6 +389,13 @@ def _parser():
     added.add_argument("--population", type=int, default=50, help="networks of a generation")
     added.add_argument("--generations", type=int, default=20)
     added.add_argument("--train-epochs", type=int, default=20, help="passes of training what was found; 0 for none")
+    added.add_argument("--teacher", metavar="FILE", help="a .keras file: search on pictures made from it, without data")
+    add_synthesis(added)
+
+    added = add(synthesize, "make pictures from a pretrained model alone", data=False)
+    added.add_argument("model", help="a .keras file of a classifier with batch normalisations")
+    added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("synthetic"))
+    add_synthesis(added)
 
     added = add(demo, "the whole job: train, quantise, export, verify")
     added.add_argument("--model", choices=sorted(MODELS), default="conv_small")

@@ -1,9 +1,14 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
+import sys
+
 import keras
+import numpy as np
 from keras import layers
 
+from keras_mnv4 import distillation
 from keras_mnv4 import qat
+from keras_mnv4.data import PictureSet
 from keras_mnv4.recipes import fit_classifier
 
 WARMUP_SHARE = 0.1
@@ -32,14 +37,101 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
     Returns:
         The `keras.callbacks.History`.
     """
-    steps = epochs * len(data.train)
-    warmup = max(1, int(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
-    optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
+    optimizer = _optimizer(learning_rate, epochs * len(data.train))
     return fit_classifier(model, data, optimizer, epochs, _augmentation(flip), verbose, backup_dir)
+
+
+def distill(
+    student,
+    teacher,
+    data,
+    epochs,
+    ratio=(1, 1, 0),
+    pictures=None,
+    pool=None,
+    store=None,
+    learning_rate=2e-3,
+    verbose="auto",
+):
+    """Trains a classifier to give what its teacher gives, on mixed data sets: D1, D2 and D3 of MobileNetV4.
+
+    D1 and D2 are the training set's pictures, changed by RandAugment and by Mixup. D3 are pictures without labels,
+    those that the teacher finds relevant, as many of each class. Optimizer and schedule are those of `train`. Labels
+    serve the accuracy that is shown, on the validation set, and nothing else.
+
+    Source: MobileNetV4 (arXiv 2404.10518), section 8; the parts are in `keras_mnv4.distillation`.
+
+    Args:
+        student: a Keras model of pictures to probabilities or logits. Trained in place; it need not be compiled.
+        teacher: another, of the same classes.
+        data: a `keras_mnv4.data.PictureData`.
+        epochs: passes over as many pictures as the training set has.
+        ratio: parts of D1, D2 and D3; 0 to leave one out.
+        pictures: the training set's pictures, where larger ones than those of `data` are at hand to crop from: a uint8
+            array, or a list of files.
+        pool: files of pictures without labels, for D3.
+        store: folder for the teacher's probabilities. They are written there first, with the pictures, and read in each
+            step; if writing was stopped, the same call goes on. None to ask the teacher in each step.
+        learning_rate: peak learning rate.
+        verbose: as for `train`.
+
+    Returns:
+        The `keras.callbacks.History`.
+
+    Raises:
+        ValueError: if `ratio` is not three parts, if there is a D3 without `pool` or the other way round, or if the
+            teacher has other classes.
+
+    Example:
+
+    >>> student = MobileNetV4ConvSmall(weights=None, classes=10, dropout_rate=0.2)
+    >>> distill(student, keras.models.load_model("teacher.keras"), data, epochs=30)
+    """
+    if len(ratio) != 3 or min(ratio) < 0 or not any(ratio):
+        raise ValueError(
+            f"`ratio` must be parts of D1, D2 and D3, such as (1, 1, 0), not all of them 0. Received: {ratio}"
+        )
+    if bool(pool) != bool(ratio[2]):
+        raise ValueError(
+            "D3 takes its pictures from `pool`: give both, or a `ratio` that ends in 0. Received: "
+            f"ratio={tuple(ratio)} and a pool of {len(pool or ())}"
+        )
+    classes, theirs = len(data.class_names), teacher.output_shape[-1]
+    if theirs != classes:
+        raise ValueError(
+            f"`teacher` must have the classes of the data: {classes}. Received: one of {theirs} classes. Fine-tune it "
+            "on the data first, with a head of its own."
+        )
+    train = data.train
+    pictures = train.pictures if pictures is None else pictures
+    if pool:
+        shown = PictureSet(pool, np.zeros(len(pool)), teacher.input_shape[1] or train.size)
+        chosen = distillation.select_relevant(teacher.predict(shown, verbose=0), -(-len(pictures) // classes))
+        pool = [pool[index] for index in chosen]
+    sources = [
+        (distillation.Source(each, augmentation=augmentation), part)
+        for each, augmentation, part in zip(
+            (pictures, pictures, pool), (distillation.D1, distillation.D2, distillation.D3), ratio, strict=True
+        )
+        if part
+    ]
+    sources, parts = zip(*sources, strict=True)
+    mix = distillation.DatasetMix(sources, train.size, parts, train.batch_size, epoch_size=len(pictures))
+    optimizer = _optimizer(learning_rate, epochs * len(mix))
+    shown, labels = data.validation.arrays()
+    how = {
+        "epochs": epochs,
+        "validation_data": (shown, {"labels": np.eye(classes, dtype="float32")[labels]}),
+        "shuffle": False,
+        "verbose": (1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose,
+    }
+    distiller = distillation.Distiller(student, teacher if store is None else None)
+    distiller.compile(optimizer, metrics=["categorical_accuracy"])
+    optimizer.build(distiller.trainable_variables)
+    if store is None:
+        return distiller.fit(mix, **how)
+    written = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=how["verbose"])
+    return distiller.fit(written.tf_data(train.batch_size).repeat(), steps_per_epoch=len(mix), **how)
 
 
 def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
@@ -87,6 +179,17 @@ def top1(model, pictures, limit=None):
     """Share of a `PictureSet` that `model` gets right; of `limit` pictures that are spread over it, if given."""
     inputs, labels = pictures.arrays(limit)
     return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
+
+
+def _optimizer(learning_rate, steps):
+    """AdamW with a warm-up and a cosine; ranges of quantisers do not decay."""
+    warmup = max(1, int(WARMUP_SHARE * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
+    return optimizer
 
 
 def _augmentation(flip):

@@ -96,6 +96,50 @@ def test_limits_of_a_search_are_read(capsys):
     assert "macs=30e6" in capsys.readouterr().err
 
 
+def _save_teacher(path, classes=2):
+    applications.build_network(SMALL, classes=classes, input_shape=(32, 32, 3)).save(path)
+    return path
+
+
+@pytest.mark.tensorflow
+def test_a_student_learns_from_a_file(photo_folder, tmp_path, capsys):
+    teacher, store, student = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "store", tmp_path / "student.keras"
+    how = ("--data", photo_folder, "--size", 32, "--alpha", 0.35, "--mix", "1:2:1", "--pool", photo_folder)
+    assert mnv4("distill", teacher, *how, "--epochs", 1, "--store", store, "--out", student) == 0
+    assert "test top-1" in capsys.readouterr().out
+    assert (tmp_path / "student.labels.txt").read_text() == "china\nflower\n"
+    plan = json.loads((store / "store.json").read_text())
+    assert (plan["pictures"], plan["mix"]["ratio"], plan["mix"]["size"]) == (14, [1, 2, 1], 32)
+    assert [source["augmentation"]["mixup"] for source in plan["mix"]["sources"]] == [None, 1.0, None]
+    assert keras.models.load_model(student).output_shape == (None, 2)
+
+
+@pytest.mark.slow
+def test_a_student_asks_its_teacher_in_each_step(photo_folder, tmp_path, capsys):
+    teacher, student = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "student.keras"
+    assert mnv4("distill", teacher, "--data", photo_folder, "--size", 32, "--epochs", 2, "--out", student) == 0
+    assert "test top-1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "arguments", "message"),
+    [
+        (3, (), "Fine-tune it"),
+        (2, ("--mix", "1:1"), "such as 1:1:0"),
+        (2, ("--mix", "0:0:0"), "not all of them 0"),
+        (2, ("--mix", "1:1:2"), "a pool of 0"),
+        (2, ("--pool", None), "a ratio that ends in 0"),
+    ],
+)
+def test_what_a_student_cannot_learn_from(photo_folder, tmp_path, capsys, classes, arguments, message):
+    teacher = _save_teacher(tmp_path / "teacher.keras", classes)
+    out = tmp_path / "student.keras"
+    arguments = [photo_folder if each is None else each for each in arguments]
+    assert mnv4("distill", teacher, "--data", photo_folder, "--size", 32, *arguments, "--out", out) == 1
+    assert message in capsys.readouterr().err.replace("`", "")
+    assert not out.exists()
+
+
 def test_unreadable_pictures_are_counted(photo_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *_, **__: None)
     (photo_folder / "china" / "broken.jpg").write_text("damaged")
@@ -200,3 +244,27 @@ def test_cost_of_a_file_is_its_latency(tmp_path, capsys):
     assert mnv4("export", tmp_path / "model.keras", "--target", "float", "--out", tmp_path / "model.tflite") == 0
     assert mnv4("cost", tmp_path / "model.tflite") == 0
     assert "DEPTHWISE_CONV_2D" in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_pictures_are_made_from_a_file(tmp_path, capsys):
+    teacher, out = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "made"
+    (tmp_path / "teacher.labels.txt").write_text("china\nflower\n")
+    how = ("--pictures", 2, "--rounds", 1, "--steps", 2, "--batch-size", 2)
+    assert mnv4("synthesize", teacher, *how, "--out", out) == 0
+    assert "2 pictures" in capsys.readouterr().out
+    assert {path.parent.name for path in (out / "pictures").rglob("*.png")} == {"china", "flower"}
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.parametrize("strategy", ["spos", "darts"])
+def test_a_search_without_data(tmp_path, capsys, strategy):
+    teacher, out = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "search"
+    made = ("--pictures", 20, "--rounds", 1, "--steps", 2, "--batch-size", 20)
+    how = ("--space", "tiny", "--strategy", strategy, "--limit", "macs=7e5", "--epochs", 1, "--train-epochs", 1)
+    evolution = ("--population", 2, "--generations", 1)
+    assert mnv4("search", "--teacher", teacher, *made, *how, *evolution, "--out", out) == 0
+    assert "test top-1" in capsys.readouterr().out
+    assert (out / "network.json").exists()
+    assert keras.models.load_model(out / "model.keras").output_shape == (None, 2)

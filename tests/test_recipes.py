@@ -1,17 +1,28 @@
 """Recipes: schedules held against values by hand, decay against its formula, and a `fit` that learns."""
 
+import dataclasses
+import inspect
+
 import keras
 import numpy as np
 import pytest
 from conftest import photo_crops
 from conftest import tiny_network
 
+from keras_mnv4 import applications
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import build_network
 from keras_mnv4.data import PictureData
 from keras_mnv4.data import PictureSet
+from keras_mnv4.distillation import D1
+from keras_mnv4.distillation import D2
+from keras_mnv4.distillation import D3
+from keras_mnv4.recipes import MOBILENET_V4
+from keras_mnv4.recipes import MOBILENET_V4_DISTILLATION
+from keras_mnv4.recipes import AdamWRecipe
 from keras_mnv4.recipes import SGDRecipe
+from keras_mnv4.recipes import SmoothedCrossEntropy
 from keras_mnv4.recipes import WarmupCosineCooldown
 from keras_mnv4.recipes import decay_kernels
 
@@ -119,3 +130,107 @@ def test_orders_of_a_seed():
     assert train[0][1].tolist() != first
     train.restart(5)
     assert train[0][1].tolist() == first
+
+
+# Table 10 of arXiv 2404.10518, column by column.
+TABLE_10 = {
+    "size": (224, 256, 256, 384, 384),
+    "batch_size": (4096, 4096, 16384, 16384, 16384),
+    "learning_rate": (0.002, 0.004, 0.016, 0.004, 0.01),
+    "floor": (0, 0, 0, 0, 0.001),
+    "epochs": (9600, 500, 500, 500, 500),
+    "warmup_epochs": (5, 5, 20, 20, 20),
+    "weight_decay": (0.01, 0.1, 0.1, 0.2, 0.2),
+    "beta_1": (0.6, 0.9, 0.9, 0.9, 0.9),
+    "beta_2": (0.999,) * 5,
+    "epsilon": (1e-6, 1e-7, 1e-7, 1e-7, 1e-7),
+    "ema": (0.9999, None, None, None, None),
+    "l2": (1e-5, 0, 0, 0, 0),
+    "label_smoothing": (0.1,) * 5,
+    "dropout": (0.3, 0.2, 0.2, 0.2, 0.2),
+    "drop_path": (0, 0.075, 0.075, 0.35, 0.35),
+    "mixup": (0, 0, 0, 0.3, 0.3),
+    "operations": (2,) * 5,
+    "magnitude": (9, 15, 15, 15, 15),
+    "probability": (0.5, 0.7, 0.7, 1.0, 1.0),
+}
+NAMES = [f"MobileNetV4{name}" for name in ("ConvSmall", "ConvMedium", "HybridMedium", "ConvLarge", "HybridLarge")]
+
+
+def test_presets_are_those_of_the_paper():
+    assert list(MOBILENET_V4) == list(MOBILENET_V4_DISTILLATION) == NAMES
+    for row, values in TABLE_10.items():
+        for recipe, value in zip(MOBILENET_V4.values(), values, strict=True):
+            (augmentation,) = recipe.sources
+            assert getattr(recipe if hasattr(recipe, row) else augmentation, row) == value, row
+    for name, recipe in MOBILENET_V4_DISTILLATION.items():
+        assert (recipe.sources, recipe.ratio) == ((D1, D2, D3), (1, 1, 2))
+        assert (recipe.batch_size, recipe.epochs) == (16384, 2000)
+        assert (recipe.label_smoothing, recipe.drop_path, recipe.l2, recipe.mixup) == (0, 0, 0, 0)
+        assert recipe.dropout == MOBILENET_V4[name].dropout
+        one, other = (each.schedule(512, 10).peak for each in (recipe, MOBILENET_V4[name]))
+        assert one == pytest.approx(other)
+        assert recipe.model_arguments().keys() <= inspect.signature(getattr(applications, name)).parameters.keys()
+
+
+def test_rates_of_adamw_grow_with_the_root_of_the_batch():
+    schedule = MOBILENET_V4["MobileNetV4ConvSmall"].schedule(batch_size=1024, steps_per_epoch=10)
+    assert schedule.peak == pytest.approx(0.001)
+    assert (schedule.total_steps, schedule.warmup_steps, schedule.floor) == (96_000, 50, 0.0)
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "momentum"), [(312, 0.9999), (1, 1 - 1 / 960)])
+def test_averages_reach_back_a_tenth_at_most(steps_per_epoch, momentum):
+    optimizer = MOBILENET_V4["MobileNetV4ConvSmall"].optimizer(small_network(), 32, steps_per_epoch)
+    assert optimizer.use_ema
+    assert optimizer.ema_momentum == pytest.approx(momentum, rel=1e-9)
+    assert not MOBILENET_V4["MobileNetV4ConvLarge"].optimizer(small_network(), 32, 10).use_ema
+
+
+def test_adamw_decays_kernels_alone():
+    model = small_network()
+    recipe = AdamWRecipe(epochs=1, warmup_epochs=0, weight_decay=0.5, learning_rate=0.1, batch_size=32)
+    optimizer = recipe.optimizer(model, 32, 100)
+    optimizer.build(model.trainable_variables)
+    before = {weight.path: np.array(weight.numpy()) for weight in model.trainable_weights}
+    optimizer.apply([keras.ops.zeros(weight.shape) for weight in model.trainable_weights])
+    for weight in model.trainable_weights:
+        factor = 1 - 0.1 * 0.5 if weight.path.endswith("kernel") else 1.0
+        np.testing.assert_allclose(weight.numpy(), factor * before[weight.path], rtol=1e-5, err_msg=weight.path)
+
+
+def test_smoothed_labels_by_hand():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], "float32")
+    loss = SmoothedCrossEntropy(0.3)
+    soft = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+    expected = -(soft * np.log(probabilities)).sum(-1).mean()
+    for labels in (np.array([0, 2]), np.array([[0], [2]])):
+        assert float(loss(labels, probabilities)) == pytest.approx(expected, rel=1e-5)
+    assert SmoothedCrossEntropy.from_config(loss.get_config()).label_smoothing == 0.3
+
+
+@pytest.mark.once
+def test_a_network_learns_by_adamw():
+    data = photo_data()
+    data.train.restart(3)
+    recipe = dataclasses.replace(
+        MOBILENET_V4["MobileNetV4ConvSmall"], epochs=8, warmup_epochs=1, learning_rate=0.02, batch_size=16
+    )
+    model = small_network()
+    history = recipe.fit(model, data, verbose=0)
+    assert int(history.model.optimizer.iterations) == 24
+    assert history.history["accuracy"][-1] > 0.9
+    assert any(kernel.regularizer is not None for kernel in model.trainable_variables)
+    # What is left is the average of the weights.
+    averages = history.model.optimizer._model_variables_moving_average
+    for weight, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), average.numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"warmup_epochs": 500}, "must leave some"), ({"ratio": (1, 1)}, "1 numbers, one a source")],
+)
+def test_recipes_of_adamw_must_make_sense(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AdamWRecipe(**arguments)

@@ -1,0 +1,211 @@
+"""What a teacher is worth: MobileNetV4ConvSmall from scratch, by labels alone and by a teacher, in equal steps.
+
+The teacher is EfficientNet-Lite0 with its weights of ImageNet, fine-tuned on the same pictures. All rows have the same
+network, optimizer, schedule, batch and number of steps; they differ in the pictures and in what is learnt from them:
+
+| row | pictures | learns |
+|---|---|---|
+| `scratch` | mirrored, shifted and zoomed by a tenth, as `mnv4 train` does | labels |
+| `d1` | D1: Inception crop and RandAugment | the teacher's probabilities |
+| `d2` | D2: Inception crop and Mixup | the teacher's probabilities |
+| `mix` | D1 and D2, 1 : 1 | the teacher's probabilities |
+
+    python benchmarks/distillation_accuracy.py --data FOLDER --size 160 --epochs 8
+
+The teacher, its soft labels and the result of each run are kept in `--out`, where the same command goes on after a
+stop. Soft labels are written once a row, another change of every picture for each epoch, and shared by the seeds, which
+draw the student's weights, the order and the mirrors.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_mnv4 import data
+from keras_mnv4 import distillation
+from keras_mnv4 import recipes
+from keras_mnv4 import training
+from keras_mnv4.applications import EfficientNetLite0
+from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.files import atomic_file
+from keras_mnv4.files import write_json
+
+ROWS = {
+    "scratch": (),
+    "mix": (distillation.D1, distillation.D2),
+    "d1": (distillation.D1,),
+    "d2": (distillation.D2,),
+}
+HEAD_EPOCHS, HEAD_RATE = 40, 3e-3
+TUNING_RATE = 2e-4
+SETTINGS = ("size", "epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "teacher_epochs", "limit")
+
+
+class Experiment:
+    """What all runs share: pictures, the teacher, and a folder of results."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.out = arguments.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.check_settings()
+        self.pictures = data.load_image_folder(arguments.data, arguments.size, arguments.batch_size)
+        self.classes = len(self.pictures.class_names)
+        self.files = sorted(
+            path for path in (arguments.data / "train").rglob("*") if path.suffix.lower() in data.SUFFIXES
+        )
+        if arguments.limit:
+            inputs, labels = self.pictures.train.arrays(arguments.limit)
+            train = data.PictureSet(inputs, labels, arguments.size, arguments.batch_size, shuffle=True)
+            self.pictures = data.PictureData(
+                self.pictures.class_names, train, self.pictures.validation, self.pictures.test
+            )
+            self.files = self.files[:: len(self.files) // arguments.limit][: arguments.limit]
+
+    def check_settings(self):
+        settings = {name: getattr(self.arguments, name) for name in SETTINGS}
+        path = self.out / "settings.json"
+        if not path.exists():
+            write_json(path, settings)
+        found = json.loads(path.read_text())
+        other = [f"{name} {found.get(name)}" for name in SETTINGS if found.get(name) != settings[name]]
+        if other:
+            raise SystemExit(
+                f"'{self.out}' has results of {', '.join(other)}: give another --out, or the same settings."
+            )
+
+    def kept(self, name, make):
+        """The result called `name`, made if it is not there."""
+        path = self.out / f"{name}.json"
+        if not path.exists():
+            write_json(path, make())
+        return json.loads(path.read_text())
+
+    def optimizer(self):
+        """That of `keras_mnv4.training.train`, for all rows."""
+        steps = self.arguments.epochs * len(self.pictures.train)
+        warmup = max(1, int(training.WARMUP_SHARE * steps))
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - warmup), warmup_target=self.arguments.learning_rate, warmup_steps=warmup
+        )
+        return keras.optimizers.AdamW(schedule, weight_decay=self.arguments.weight_decay)
+
+    def teacher(self):
+        """EfficientNet-Lite0 with a head of its own; the head is trained first, alone, then all of it for a while."""
+        path = self.out / "teacher.keras"
+        if path.exists():
+            return keras.models.load_model(path)
+        keras.utils.set_random_seed(0)
+        shape = (self.arguments.size, self.arguments.size, 3)
+        body = EfficientNetLite0(weights="imagenet", include_top=False, pooling="avg", input_shape=shape)
+        head = keras.Sequential(
+            [keras.Input(body.output_shape[1:]), keras.layers.Dense(self.classes, "softmax", name="predictions")]
+        )
+        inputs, labels = self.pictures.train.arrays()
+        head.compile(keras.optimizers.AdamW(HEAD_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        head.fit(body.predict(inputs, verbose=0), labels, epochs=HEAD_EPOCHS, verbose=0)
+        teacher = keras.Model(body.input, head(body.output), name="teacher")
+        print(f"teacher's head alone: test top-1 {training.top1(teacher, self.pictures.test):.2%}", flush=True)
+        if self.arguments.teacher_epochs:
+            training.train(teacher, self.pictures, self.arguments.teacher_epochs, TUNING_RATE, verbose=2)
+        print(f"teacher: test top-1 {training.top1(teacher, self.pictures.test):.2%}", flush=True)
+        with atomic_file(path) as temporary:
+            teacher.save(temporary)
+        return teacher
+
+    def soft_labels(self, row):
+        """The store of a row: as many pictures as are seen in training."""
+        sources = [distillation.Source(self.files, augmentation=augmentation) for augmentation in ROWS[row]]
+        arguments = self.arguments
+        mix = distillation.DatasetMix(
+            sources, arguments.size, batch_size=arguments.batch_size, epoch_size=len(self.files)
+        )
+        return distillation.write_soft_labels(self.out / f"soft_labels_{row}", mix, self.teacher(), arguments.epochs)
+
+    def train(self, row, seed):
+        """Trains one student; its accuracies."""
+        keras.backend.clear_session()
+        store = self.soft_labels(row) if ROWS[row] else None
+        keras.utils.set_random_seed(seed)
+        student = MobileNetV4ConvSmall(
+            weights=None,
+            input_shape=(self.arguments.size, self.arguments.size, 3),
+            classes=self.classes,
+            dropout_rate=self.arguments.dropout,
+        )
+        epochs, steps, start = self.arguments.epochs, len(self.pictures.train), time.perf_counter()
+        if store is None:
+            self.pictures.train.restart(seed)
+            augmentation = training._augmentation(flip=True)
+            recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, verbose=2)
+        else:
+            distiller = distillation.Distiller(student)
+            distiller.compile(self.optimizer(), metrics=["accuracy"])
+            distiller.optimizer.build(distiller.trainable_variables)
+            pictures = store.tf_data(self.arguments.batch_size, seed=seed, labels=True).repeat()
+            distiller.fit(pictures, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=2)
+        result = {
+            "row": row,
+            "seed": seed,
+            "steps": epochs * steps,
+            "top1": training.top1(student, self.pictures.test),
+            "validation_top1": training.top1(student, self.pictures.validation),
+            "seconds": time.perf_counter() - start,
+        }
+        print(result, flush=True)
+        return result
+
+    def report(self):
+        """A table of what there is."""
+        found = {}
+        for row in ROWS:
+            paths = [self.out / f"{row}_{seed}.json" for seed in self.arguments.seeds]
+            found[row] = {
+                result["seed"]: result for result in (json.loads(path.read_text()) for path in paths if path.exists())
+            }
+        table = Table("row", "seeds", "test top-1", "least to most", "above scratch", "validation top-1")
+        for row, results in found.items():
+            if not results:
+                continue
+            scores = [result["top1"] for result in results.values()]
+            validation = np.mean([result["validation_top1"] for result in results.values()])
+            pairs = [
+                result["top1"] - found["scratch"][seed]["top1"]
+                for seed, result in results.items()
+                if seed in found["scratch"]
+            ]
+            gap = f"{100 * np.mean(pairs):+.1f}" if pairs and row != "scratch" else ""
+            spread = f"{min(scores):.1%} to {max(scores):.1%}"
+            table.add_row(row, str(len(scores)), f"{np.mean(scores):.1%}", spread, gap, f"{validation:.1%}")
+        Console().print(table)
+
+
+def main(arguments):
+    experiment = Experiment(arguments)
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            experiment.kept(f"{row}_{seed}", lambda row=row, seed=seed: experiment.train(row, seed))
+        experiment.report()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Test top-1 of a student from scratch, without and with a teacher.")
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of images, split as `mnv4` reads it")
+    parser.add_argument("--size", type=int, default=160, help="height and width, in pixels")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="of the students, at its peak")
+    parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--teacher-epochs", type=int, default=2, help="of fine-tuning all of the teacher")
+    parser.add_argument("--limit", type=int, default=0, help="pictures to train on, 0 for all")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("distillation"))
+    main(parser.parse_args())

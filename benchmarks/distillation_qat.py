@@ -1,0 +1,155 @@
+"""What a teacher is worth to a network of few bits: its float self, against quantisation-aware training by labels.
+
+For each seed, MobileNetV4ConvSmall is trained from scratch on a folder of images, quantised as `mnv4 quantize` does,
+and trained on in two ways, from the same start, on the same pictures, with the same optimizer and number of steps:
+
+| row | learns |
+|---|---|
+| `float` | labels; it is where both others begin, and the teacher |
+| `plain` | labels |
+| `distilled` | the probabilities of its float self, without labels |
+
+    python benchmarks/distillation_qat.py --data cifar10 --epochs 15 --qat-epochs 4
+
+Float networks and results are kept in `--out`, where the same command goes on after a stop.
+"""
+
+import argparse
+import json
+import pathlib
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from keras_mnv4 import data
+from keras_mnv4 import distillation
+from keras_mnv4 import qat
+from keras_mnv4 import training
+from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.files import atomic_file
+from keras_mnv4.files import write_json
+
+ROWS = ("float", "plain", "distilled")
+CROPS = distillation.Augmentation(crop_area=(0.7, 1.0), crop_ratio=(0.9, 1.1))
+SETTINGS = ("size", "epochs", "qat_epochs", "batch_size", "learning_rate", "qat_learning_rate", "policy", "limit")
+
+
+class Experiment:
+    """What all runs share: pictures and a folder of results."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.out = arguments.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        settings = {name: getattr(arguments, name) for name in SETTINGS}
+        if not (self.out / "settings.json").exists():
+            write_json(self.out / "settings.json", settings)
+        if json.loads((self.out / "settings.json").read_text()) != settings:
+            raise SystemExit(f"'{self.out}' has results of other settings, {self.out / 'settings.json'}: name another.")
+        self.pictures = data.load_image_folder(arguments.data, arguments.size, arguments.batch_size)
+        if arguments.limit:
+            inputs, labels = self.pictures.train.arrays(arguments.limit)
+            train = data.PictureSet(inputs, labels, arguments.size, arguments.batch_size, shuffle=True)
+            self.pictures = data.PictureData(
+                self.pictures.class_names, train, self.pictures.validation, self.pictures.test
+            )
+        self.classes = len(self.pictures.class_names)
+
+    def float_model(self, seed):
+        """The float network of a seed, trained unless it is there."""
+        path = self.out / f"float_{seed}.keras"
+        if path.exists():
+            return keras.models.load_model(path)
+        keras.utils.set_random_seed(seed)
+        shape = (self.arguments.size, self.arguments.size, 3)
+        model = MobileNetV4ConvSmall(weights=None, input_shape=shape, classes=self.classes)
+        self.pictures.train.restart(seed)
+        training.train(model, self.pictures, self.arguments.epochs, self.arguments.learning_rate, verbose=2)
+        with atomic_file(path) as temporary:
+            model.save(temporary)
+        return model
+
+    def run(self, row, seed):
+        """Trains one network; its accuracies."""
+        keras.backend.clear_session()
+        model = teacher = self.float_model(seed)
+        if row != "float":
+            keras.utils.set_random_seed(seed)
+            model = self.begin(teacher)
+            train = self.pictures.train
+            source = distillation.Source(train.pictures, train.labels, CROPS)
+            mix = distillation.DatasetMix(
+                [source], train.size, batch_size=train.batch_size, classes=self.classes, seed=seed
+            )
+            epochs = self.arguments.qat_epochs
+            optimizer = training._optimizer(self.arguments.qat_learning_rate, epochs * len(mix))
+            trained = model if row == "plain" else distillation.Distiller(model, teacher)
+            trained.compile(optimizer, "categorical_crossentropy" if row == "plain" else None, metrics=["accuracy"])
+            trained.fit(mix, epochs=epochs, shuffle=False, verbose=2)
+        result = {
+            "row": row,
+            "seed": seed,
+            "top1": training.top1(model, self.pictures.test),
+            "validation_top1": training.top1(model, self.pictures.validation),
+        }
+        print(result, flush=True)
+        return result
+
+    def begin(self, teacher):
+        """The quantised network as `keras_mnv4.training.quantize` has it before it is trained."""
+        quantized = qat.quantize_model(teacher, self.arguments.policy)
+        pictures = self.pictures.train.arrays(training.CALIBRATION_PICTURES)[0]
+        qat.calibrate(quantized, pictures)
+        qat.correct_biases(quantized, pictures[: training.CORRECTION_PICTURES])
+        qat.freeze_statistics(quantized)
+        return quantized
+
+    def report(self):
+        """A table of what there is."""
+        table = Table("row", "seeds", "test top-1", "least to most", "to float", "validation top-1")
+        found = {}
+        for row in ROWS:
+            paths = [self.out / f"{row}_{seed}.json" for seed in self.arguments.seeds]
+            results = [json.loads(path.read_text()) for path in paths if path.exists()]
+            found[row] = {result["seed"]: result["top1"] for result in results}
+            if not results:
+                continue
+            scores = list(found[row].values())
+            gaps = [100 * (top1 - found["float"][seed]) for seed, top1 in found[row].items()]
+            table.add_row(
+                row,
+                str(len(scores)),
+                f"{np.mean(scores):.2%}",
+                f"{min(scores):.2%} to {max(scores):.2%}",
+                f"{np.mean(gaps):+.2f}",
+                f"{np.mean([result['validation_top1'] for result in results]):.2%}",
+            )
+        Console().print(table)
+
+
+def main(arguments):
+    experiment = Experiment(arguments)
+    for seed in arguments.seeds:
+        for row in ROWS:
+            path = arguments.out / f"{row}_{seed}.json"
+            if not path.exists():
+                write_json(path, experiment.run(row, seed))
+        experiment.report()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Test top-1 of quantised networks, taught by labels or by themselves.")
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of images, split as `mnv4` reads it")
+    parser.add_argument("--size", type=int, default=32, help="height and width, in pixels")
+    parser.add_argument("--epochs", type=int, default=15, help="of the float network")
+    parser.add_argument("--qat-epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=4e-3, help="of the float network")
+    parser.add_argument("--qat-learning-rate", type=float, default=training.LEARNING_RATE_FEWER_BITS)
+    parser.add_argument("--policy", default="w4a8")
+    parser.add_argument("--limit", type=int, default=0, help="pictures to train on, 0 for all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("distillation_qat"))
+    main(parser.parse_args())
