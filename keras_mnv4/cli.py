@@ -153,7 +153,7 @@ def cost(arguments):
 
 
 def synthesize(arguments):
-    made = _synthesize(arguments, _load_model(arguments.model), arguments.out)
+    made = _synthesize(arguments, arguments.model, arguments.out)
     print(f"{made.directory}: {len(made)} pictures; {made.directory / 'contact_sheet.png'}")
     return 0
 
@@ -171,8 +171,7 @@ def search(arguments):
     if arguments.teacher is None:
         data = searched = _load_data(arguments, arguments.size)
     else:
-        teacher = _load_model(arguments.teacher)
-        made = _synthesize(arguments, teacher, arguments.out / "synthetic")
+        made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size, soft=True, temperature=datafree.TEMPERATURE)
         how["loss"] = datafree.SoftLabelLoss()
         data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
@@ -279,11 +278,12 @@ def _load_model(path):
 
 
 def _synthesize(arguments, teacher, directory):
+    """The `SyntheticSet` of a model's file."""
     from keras_mnv4 import datafree
 
-    names = _labels_path(arguments.teacher if hasattr(arguments, "teacher") else arguments.model)
+    names = _labels_path(teacher)
     return datafree.synthesize(
-        teacher,
+        _load_model(teacher),
         arguments.pictures,
         directory,
         rounds=arguments.rounds,
