@@ -1,6 +1,6 @@
 """Synthesis against a plain DeepInversion loop: seconds a picture on the same teacher, in turns, and their ratio.
 
-    python benchmarks/synthesis.py --size 96 --pictures 16 --steps 10 --rounds 5
+    python benchmarks/synthesis.py --size 96 --pictures 16 --steps 60 --rounds 5
 
 The loop is what one writes first: a `tf.function` with a gradient tape, a roll of the whole picture for jitter, and a
 model that gives the inputs of all normalisations. Both take as many steps of the same Adam at the same resolution;
@@ -81,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--pictures", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     size, count, steps = arguments.size, arguments.pictures, arguments.steps
