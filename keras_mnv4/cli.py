@@ -16,10 +16,7 @@ MODELS = {
 }
 
 
-SPACES = {
-    "small": lambda tuner, bits: tuner.small_space(bits),
-    "tiny": lambda tuner, bits: tuner.tiny_space(bits),
-}
+SPACES = {"small": "small_space", "tiny": "tiny_space"}
 
 
 def main(argv=None):
@@ -37,19 +34,12 @@ def main(argv=None):
 
 
 def train(arguments):
-    from keras_mnv4 import applications
     from keras_mnv4 import files
     from keras_mnv4 import training
 
     files.check_writable(arguments.out, arguments.overwrite)
     data = _load_data(arguments, arguments.size)
-    model = getattr(applications, MODELS[arguments.model])(
-        weights=None,
-        input_shape=(arguments.size, arguments.size, 3),
-        classes=len(data.class_names),
-        alpha=arguments.alpha,
-        dropout_rate=0.2,
-    )
+    model = _new_model(arguments, data)
     training.train(model, data, arguments.epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
 
@@ -69,7 +59,6 @@ def quantize(arguments):
 
 
 def distill(arguments):
-    from keras_mnv4 import applications
     from keras_mnv4 import data as sets
     from keras_mnv4 import files
     from keras_mnv4 import training
@@ -78,13 +67,7 @@ def distill(arguments):
     ratio = _ratio(arguments.mix)
     teacher = _load_model(arguments.teacher)
     data = _load_data(arguments, arguments.size)
-    student = getattr(applications, MODELS[arguments.model])(
-        weights=None,
-        input_shape=(arguments.size, arguments.size, 3),
-        classes=len(data.class_names),
-        alpha=arguments.alpha,
-        dropout_rate=0.2,
-    )
+    student = _new_model(arguments, data)
     how = {"ratio": ratio, "store": arguments.store}
     if arguments.data is not None:  # crops are of larger pictures than those shown
         how["pictures"] = sets.load_image_folder(arguments.data, 2 * arguments.size).train.pictures
@@ -175,7 +158,7 @@ def search(arguments):
         searched = made.picture_data(arguments.size, soft=True, temperature=datafree.TEMPERATURE)
         how["loss"] = datafree.SoftLabelLoss()
         data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
-    space = None if arguments.space == "two-stage" else SPACES[arguments.space](tuner, bits)
+    space = None if arguments.space == "two-stage" else getattr(tuner, SPACES[arguments.space])(bits)
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)
         if space is None:
@@ -265,6 +248,19 @@ def _load_data(arguments, size):
     if loaded.skipped:
         print(f"Left out {len(loaded.skipped)} unreadable files, the first: {loaded.skipped[0]}", file=sys.stderr)
     return loaded
+
+
+def _new_model(arguments, data):
+    """The network that the user named, untrained, for the classes of the data."""
+    from keras_mnv4 import applications
+
+    return getattr(applications, MODELS[arguments.model])(
+        weights=None,
+        input_shape=(arguments.size, arguments.size, 3),
+        classes=len(data.class_names),
+        alpha=arguments.alpha,
+        dropout_rate=0.2,
+    )
 
 
 def _load_model(path):

@@ -1,7 +1,6 @@
 """`Canvas`: pictures as the weights of a model, so that `fit` paints them."""
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
@@ -199,5 +198,5 @@ def as_bytes(pictures):
 
 def middle(pictures, size):
     """The middle `size` by `size` pixels of pictures `(count, height, width, 3)`."""
-    top, left = (math.floor((side - size) / 2) for side in pictures.shape[1:3])
+    top, left = ((side - size) // 2 for side in pictures.shape[1:3])
     return pictures[:, top : top + size, left : left + size]

@@ -78,7 +78,15 @@ class SyntheticSet:
         return np.stack([_read(path, side, size) for path in self.files]), self.classes
 
     def tf_data(self, size=None, batch_size=32, soft=False, temperature=1.0, seed=0):
-        """A `tf.data.Dataset` of batches of pictures, float32 0 to 255, and classes, or probabilities if `soft`."""
+        """A `tf.data.Dataset`, which takes TensorFlow: batches of pictures, float32 0 to 255, and their labels.
+
+        Args:
+            size: height and width in pixels, as for `arrays`.
+            batch_size: pictures a batch.
+            soft: whether labels are the teacher's probabilities, `(batch, classes)`, and not classes, `(batch,)`.
+            temperature: of those.
+            seed: of the order.
+        """
         import tensorflow as tf
 
         pictures, classes = self.arrays(size)
