@@ -33,6 +33,7 @@ from keras_mnv4 import recipes
 from keras_mnv4 import training
 from keras_mnv4.applications import EfficientNetLite0
 from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.applications import replace_classifier
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
 
@@ -42,8 +43,6 @@ ROWS = {
     "d1": (distillation.D1,),
     "d2": (distillation.D2,),
 }
-HEAD_EPOCHS, HEAD_RATE = 40, 3e-3
-TUNING_RATE = 2e-4
 SETTINGS = ("size", "epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "teacher_epochs", "limit")
 
 
@@ -103,17 +102,9 @@ class Experiment:
             return keras.models.load_model(path)
         keras.utils.set_random_seed(0)
         shape = (self.arguments.size, self.arguments.size, 3)
-        body = EfficientNetLite0(weights="imagenet", include_top=False, pooling="avg", input_shape=shape)
-        head = keras.Sequential(
-            [keras.Input(body.output_shape[1:]), keras.layers.Dense(self.classes, "softmax", name="predictions")]
-        )
-        inputs, labels = self.pictures.train.arrays()
-        head.compile(keras.optimizers.AdamW(HEAD_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        head.fit(body.predict(inputs, verbose=0), labels, epochs=HEAD_EPOCHS, verbose=0)
-        teacher = keras.Model(body.input, head(body.output), name="teacher")
-        print(f"teacher's head alone: test top-1 {training.top1(teacher, self.pictures.test):.2%}", flush=True)
-        if self.arguments.teacher_epochs:
-            training.train(teacher, self.pictures, self.arguments.teacher_epochs, TUNING_RATE, verbose=2)
+        pretrained = EfficientNetLite0(weights="imagenet", input_shape=shape, dropout_rate=self.arguments.dropout)
+        teacher = replace_classifier(pretrained, self.classes)
+        training.fine_tune(teacher, self.pictures, self.arguments.teacher_epochs, verbose=2)
         print(f"teacher: test top-1 {training.top1(teacher, self.pictures.test):.2%}", flush=True)
         with atomic_file(path) as temporary:
             teacher.save(temporary)

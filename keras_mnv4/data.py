@@ -35,6 +35,12 @@ class PictureSet(keras.utils.PyDataset):
         batch_size: pictures a batch.
         shuffle: whether each epoch has another order.
         seed: seed of those orders.
+
+    Example:
+
+    >>> shown, classes = PictureSet(photos, labels, size=32, batch_size=4)[0]
+    >>> shown.shape, shown.dtype
+    ((4, 32, 32, 3), dtype('float32'))
     """
 
     def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
@@ -89,6 +95,12 @@ class PictureData:
         validation: to watch while learning.
         test: to report on.
         skipped: image files that could not be read and were left out.
+
+    Example:
+
+    >>> data = load_image_folder("photos", size=32)
+    >>> data.class_names, data.train.num_pictures
+    (('china', 'flower'), 14)
     """
 
     class_names: tuple[str, ...]
@@ -117,6 +129,12 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
     Raises:
         ValueError: if there is no such folder, fewer than two classes, a class with too few pictures to split, or a
             folder of only one split.
+
+    Example:
+
+    >>> data = load_image_folder("photos", size=96)
+    >>> data.train[0][0].shape[1:]
+    (96, 96, 3)
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -172,6 +190,12 @@ def load_digits(size=64, batch_size=32, seed=0):
 
     Raises:
         ImportError: if scikit-learn is not installed.
+
+    Example:
+
+    >>> digits = load_digits(size=32)
+    >>> digits.train.num_pictures, digits.test.num_pictures
+    (1079, 539)
     """
     try:
         from sklearn import datasets
@@ -190,7 +214,13 @@ def load_digits(size=64, batch_size=32, seed=0):
 
 
 def read_picture(path, size):
-    """Reads an image file as uint8 `(size, size, 3)`: its shorter side scaled to `size`, cropped at the centre."""
+    """Reads an image file as uint8 `(size, size, 3)`: its shorter side scaled to `size`, cropped at the centre.
+
+    Example:
+
+    >>> read_picture("cat.jpg", size=224).shape
+    (224, 224, 3)
+    """
     from PIL import Image
     from PIL import ImageOps
 

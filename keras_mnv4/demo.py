@@ -23,7 +23,13 @@ MIN_SAME_TOP1 = 0.9  # a network that has learnt little is often undecided betwe
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One verification: what was asked, whether it held, and the figure."""
+    """One verification: what was asked, whether it held, and the figure.
+
+    Example:
+
+    >>> Check("float model has learnt", ok=True, figure="99.4%, at least 97%").ok
+    True
+    """
 
     name: str
     ok: bool
@@ -32,7 +38,13 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One form of the network in the final table."""
+    """One form of the network in the final table.
+
+    Example:
+
+    >>> Row("app TFLite, uint8 in", size=2_880_000, top1=0.99).latency is None
+    True
+    """
 
     form: str
     size: int
@@ -50,6 +62,12 @@ class DemoResult:
         macs: multiply-accumulates for one picture.
         rows: one for each form of the network.
         checks: the verifications; `ok` if all held.
+
+    Example:
+
+    >>> checks = (Check("one", True, ""), Check("another", False, ""))
+    >>> DemoResult("mine", 2_505_834, 16_200_000, rows=(), checks=checks).ok
+    False
     """
 
     name: str
@@ -84,6 +102,10 @@ def run_demo(
 
     Raises:
         ExportError: if an exported file fails its verification.
+
+    Example:
+
+    >>> result = run_demo("out", data_dir="photos", epochs=30)
     """
     console = console or Console()
     out = pathlib.Path(out)

@@ -36,13 +36,25 @@ def atomic_file(path, overwrite=False):
 
 
 def write_json(path, content):
-    """Writes a JSON file, in place of the one that may be there."""
+    """Writes a JSON file, in place of the one that may be there.
+
+    Example:
+
+    >>> write_json("network.json", {"name": "mine"})
+    >>> pathlib.Path("network.json").exists()
+    True
+    """
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def check_writable(path, overwrite=False):
-    """Raises, before any long work, if `atomic_file(path, overwrite)` could not succeed."""
+    """Raises, before any long work, if `atomic_file(path, overwrite)` could not succeed.
+
+    Example:
+
+    >>> check_writable("new.tflite")
+    """
     path = pathlib.Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"`path` is a folder: name a file in it. Received: {str(path)!r}")

@@ -18,8 +18,9 @@ def value_and_gradients(function, values):
 
     Example:
 
-    >>> value_and_gradients(lambda values: values[0] ** 2, [np.float32(3)])
-    (9.0, [6.0])
+    >>> value, (gradient,) = value_and_gradients(lambda values: values[0] ** 2, [np.float32(3)])
+    >>> float(value), float(gradient)
+    (9.0, 6.0)
     """
     values = [ops.stop_gradient(ops.convert_to_tensor(value)) for value in values]
     value, gradients = _BACKENDS[keras.backend.backend()](function, values)

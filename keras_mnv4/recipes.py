@@ -337,6 +337,11 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     Args:
         label_smoothing: that share, from 0 to 1.
         **kwargs: those of `keras.losses.Loss`.
+
+    Example:
+
+    >>> float(SmoothedCrossEntropy(0.1)(np.array([0]), np.array([[0.95, 0.05]])))
+    0.1985
     """
 
     def __init__(self, label_smoothing=0.0, **kwargs):
@@ -365,6 +370,10 @@ def fit_classifier(
 
     Returns:
         The `keras.callbacks.History`.
+
+    Example:
+
+    >>> fit_classifier(model, data, keras.optimizers.Adam(1e-3), epochs=10)
     """
     trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
     trained.compile(optimizer, loss, metrics=["accuracy"])
@@ -389,6 +398,12 @@ def decay_kernels(model, l2):
 
     Raises:
         ValueError: if a kernel has a regulariser of its own.
+
+    Example:
+
+    >>> decay_kernels(model, l2=1e-4)
+    >>> len(model.losses) > 0
+    True
     """
     kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
     for kernel in kernels:
@@ -399,4 +414,11 @@ def decay_kernels(model, l2):
 
 
 class KernelDecay(keras.regularizers.L2):
-    """What `decay_kernels` sets, told apart from a regulariser of the user's own."""
+    """What `decay_kernels` sets, told apart from a regulariser of the user's own.
+
+    Example:
+
+    >>> decay_kernels(model, l2=1e-4)
+    >>> isinstance(model.layers[-1].conv.kernel.regularizer, KernelDecay)
+    True
+    """

@@ -89,6 +89,14 @@ TINY = Architecture(
 )
 
 
+SMALL = Architecture(
+    "small",
+    (Conv(8, kernel=3, stride=2), UIB(8, expand=2, start=3, middle=3), UIB(16, expand=2, middle=3, stride=2)),
+    default_size=32,
+    head_filters=64,
+)
+
+
 def tiny_network(**arguments):
     """A network with one block of each kind, of three classes and 32 pixels, that compiles in seconds."""
     return build_network(TINY, **{"classes": 3, "input_shape": (32, 32, 3), **arguments})

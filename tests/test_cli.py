@@ -6,24 +6,25 @@ import sys
 
 import keras
 import pytest
+from conftest import SMALL
 
 from keras_mnv4 import applications
 from keras_mnv4 import cli
 from keras_mnv4 import training
-from keras_mnv4.applications import UIB
-from keras_mnv4.applications import Architecture
-from keras_mnv4.applications import Conv
+from keras_mnv4.cli import commands
+from keras_mnv4.cli import parser
 from keras_mnv4.export import metadata
-
-SMALL = Architecture(
-    "small", (Conv(8, kernel=3, stride=2), UIB(8, expand=2, start=3, middle=3), UIB(16, expand=2, middle=3, stride=2))
-)
 
 
 @pytest.fixture(autouse=True)
 def _tiny_networks(monkeypatch):
     """The command line with a network of three blocks, which compiles in seconds."""
     monkeypatch.setattr(applications, "MobileNetV4ConvSmall", functools.partial(applications.build_network, SMALL))
+
+
+def answer(capsys):
+    """What a command printed with `--json`."""
+    return json.loads(capsys.readouterr().out)
 
 
 def mnv4(*arguments):
@@ -39,12 +40,16 @@ def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys)
     assert "test top-1" in capsys.readouterr().out
     assert (tmp_path / "model.labels.txt").read_text() == "china\nflower\n"
     assert mnv4("quantize", model, "--data", photo_folder, "--epochs", 0, "--out", quantized) == 0
+    project = tmp_path / "project"
+    (project / "app" / "src" / "main").mkdir(parents=True)
     files = {target: tmp_path / f"{target}.file" for target in ("edgetpu", "app", "onnx", "float")}
     for target, path in files.items():
         source = quantized if target in ("edgetpu", "app") else model
-        assert mnv4("export", source, "--target", target, "--data", photo_folder, "--out", path) == 0
+        android = ("--android", project) if target == "app" else ()
+        assert mnv4("export", source, "--target", target, "--data", photo_folder, "--out", path, *android) == 0
         assert f"{path.stat().st_size:,} bytes" in capsys.readouterr().out
     assert metadata.read_labels(files["app"].read_bytes()) == ["china", "flower"]
+    assert (project / "app/src/main/assets/vision.tflite").read_bytes() == files["app"].read_bytes()
     assert mnv4("check", files["edgetpu"]) == 0
     assert "operators map to the Edge TPU" in capsys.readouterr().out
     assert mnv4("check", files["float"]) == 1
@@ -268,3 +273,72 @@ def test_a_search_without_data(tmp_path, capsys, strategy):
     assert "test top-1" in capsys.readouterr().out
     assert (out / "network.json").exists()
     assert keras.models.load_model(out / "model.keras").output_shape == (None, 2)
+
+
+@pytest.mark.once
+def test_every_example_of_the_help_is_understood(capsys):
+    lines = [line.partition(" #")[0].split() for text in parser.EXAMPLES.values() for line in text.splitlines()]
+    lines += [line.split() for line in parser.EPILOG.splitlines() if line.startswith("  mnv4")]
+    assert len(lines) > 20
+    for program, *words in lines:
+        assert program == "mnv4"
+        words = words[: words.index(">")] if ">" in words else words
+        parser.make_parser().parse_args(words)
+    for name, examples in parser.EXAMPLES.items():
+        with pytest.raises(SystemExit) as stopped:
+            mnv4(name, "--help")
+        assert stopped.value.code == 0
+        assert examples in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_answers_in_json(tmp_path, capsys):
+    assert mnv4("--json", "cost", "MobileNetV4ConvMedium") == 0
+    found = answer(capsys)
+    assert (found["ok"], found["parameters"]) == (True, 9715512)
+    assert mnv4("--json", "check", tmp_path / "missing.tflite") == 1
+    found = answer(capsys)
+    assert found["ok"] is False
+    assert "missing.tflite" in found["error"]
+
+
+@pytest.mark.once
+def test_a_mistake_of_ours_is_one_line_too(capsys, monkeypatch):
+    monkeypatch.setattr(commands, "_profile", lambda _: {}["key"])
+    assert mnv4("cost", "conv_small") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("mnv4: KeyError")
+    assert "--traceback" in message
+    assert message.count("\n") == 1
+    with pytest.raises(KeyError):
+        mnv4("--traceback", "cost", "conv_small")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completions_name_the_commands(shell, capsys):
+    assert mnv4("completion", shell) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in parser.EXAMPLES)
+
+
+@pytest.mark.once
+def test_without_shtab_the_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert mnv4("completion", "bash") == 1
+    assert "keras-mnv4[completion]" in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_a_pretrained_network_learns_new_classes(photo_folder, tmp_path, capsys):
+    how = ("--model", "efficientnet_lite0", "--weights", "imagenet", "--size", 64, "--epochs", 0)
+    assert mnv4("--json", "train", "--data", photo_folder, *how, "--out", tmp_path / "model.keras") == 0
+    assert answer(capsys)["top1"] == 1.0
+
+
+@pytest.mark.once
+def test_only_apps_go_into_an_android_project(tmp_path, capsys):
+    assert mnv4("export", "model.keras", "--out", tmp_path / "a.tflite", "--android", tmp_path) == 1
+    assert "--target app" in capsys.readouterr().err
+    assert mnv4("export", "model.keras", "--out", tmp_path / "a.tflite", "--target", "app", "--android", tmp_path) == 1
+    assert "app/src/main" in capsys.readouterr().err

@@ -4,6 +4,8 @@ import re
 import keras
 import pytest
 
+from keras_mnv4.cli.parser import make_parser
+
 README = pathlib.Path(__file__).parent.parent / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -39,3 +41,12 @@ def test_the_pretrained_example_knows_a_cat(tmp_path, monkeypatch, capsys):
     Image.open(pathlib.Path(skimage.__file__).parent / "data" / "chelsea.png").save("cat.jpg")
     run(EXAMPLES[1])
     assert "tabby" in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_the_commands_are_understood():
+    lines = re.findall(r"^mnv4 ([^#\n]*)", README.read_text(encoding="utf-8"), re.MULTILINE)
+    commands = [line.split() for line in lines]
+    assert len(commands) > 12
+    for words in commands:
+        make_parser().parse_args(words)

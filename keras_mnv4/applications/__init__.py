@@ -43,6 +43,7 @@ from keras_mnv4.applications.resnet import ResNet50
 from keras_mnv4.applications.resnet import ResNet101
 from keras_mnv4.applications.resnet import ResNet152
 from keras_mnv4.applications.resnet import ResNet200
+from keras_mnv4.applications.transfer import replace_classifier
 
 __all__ = [
     "CHECKPOINTS",
@@ -88,4 +89,5 @@ __all__ = [
     "build_network",
     "choice",
     "feature_pyramid",
+    "replace_classifier",
 ]

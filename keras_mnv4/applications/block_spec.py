@@ -26,6 +26,11 @@ class Choice:
 
     Raises:
         ValueError: if there are fewer than two values, or one is there twice.
+
+    Example:
+
+    >>> choice(0, 3, 5) == Choice((0, 3, 5))
+    True
     """
 
     values: tuple
@@ -72,6 +77,11 @@ class BlockSpec:
 
     Raises:
         ValueError: if the row does not describe a block.
+
+    Example:
+
+    >>> BlockSpec.from_dict({"kind": "Conv", "filters": 32, "kernel": 3, "stride": 2}).scaled(0.5)
+    Conv(filters=16, kernel=3, stride=2)
     """
 
     filters: int
@@ -130,7 +140,13 @@ class BlockSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Conv(BlockSpec):
-    """A convolution with normalisation and activation."""
+    """A convolution with normalisation and activation.
+
+    Example:
+
+    >>> Conv(32, kernel=3, stride=2).to_dict()
+    {'kind': 'Conv', 'filters': 32, 'kernel': 3, 'stride': 2}
+    """
 
     _: dataclasses.KW_ONLY
     kernel: int
@@ -152,7 +168,13 @@ class Conv(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(BlockSpec):
-    """Max pooling. It keeps the channels: `filters` is None."""
+    """Max pooling. It keeps the channels: `filters` is None.
+
+    Example:
+
+    >>> MaxPool()
+    MaxPool(filters=None, kernel=3, stride=2)
+    """
 
     filters: None = None
     _: dataclasses.KW_ONLY
@@ -171,7 +193,13 @@ class MaxPool(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Separable(BlockSpec):
-    """A depthwise convolution and a 1x1 convolution, each with normalisation and activation: MobileNetV1's block."""
+    """A depthwise convolution and a 1x1 convolution, each with normalisation and activation: MobileNetV1's block.
+
+    Example:
+
+    >>> Separable(64, stride=2)
+    Separable(filters=64, kernel=3, stride=2)
+    """
 
     _: dataclasses.KW_ONLY
     kernel: int = 3
@@ -193,7 +221,13 @@ class Separable(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class FusedIB(BlockSpec):
-    """A fused inverted bottleneck; `expand` is the ratio of expanded to input channels."""
+    """A fused inverted bottleneck; `expand` is the ratio of expanded to input channels.
+
+    Example:
+
+    >>> FusedIB(48, kernel=3, expand=4, stride=2)
+    FusedIB(filters=48, kernel=3, expand=4, stride=2)
+    """
 
     _: dataclasses.KW_ONLY
     kernel: int
@@ -221,6 +255,11 @@ class UIB(BlockSpec):
     """A universal inverted bottleneck: IB, ConvNext-like, ExtraDW or FFN, by which of `start` and `middle` is there.
 
     `expand` None leaves out the expansion: a depthwise separable convolution.
+
+    Example:
+
+    >>> UIB(96, expand=3, start=5, middle=5, stride=2)  # ExtraDW
+    UIB(filters=96, expand=3, start=5, middle=5, stride=2)
     """
 
     _: dataclasses.KW_ONLY
@@ -255,7 +294,13 @@ class UIB(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class MQA(BlockSpec):
-    """Mobile MQA. Heads and their channels stay as they are at other widths."""
+    """Mobile MQA. Heads and their channels stay as they are at other widths.
+
+    Example:
+
+    >>> MQA(160, heads=4, key_dim=64, kv_stride=2)
+    MQA(filters=160, heads=4, key_dim=64, kv_stride=2)
+    """
 
     _: dataclasses.KW_ONLY
     heads: int
@@ -279,7 +324,13 @@ class MQA(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Basic(BlockSpec):
-    """A residual unit of two 3x3 convolutions."""
+    """A residual unit of two 3x3 convolutions.
+
+    Example:
+
+    >>> Basic(64)
+    Basic(filters=64, stride=1)
+    """
 
     _: dataclasses.KW_ONLY
     stride: int = 1
@@ -292,7 +343,13 @@ class Basic(BlockSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Bottleneck(BlockSpec):
-    """A residual unit of a 3x3 convolution between two 1x1; `reduction` is the ratio of output to inner channels."""
+    """A residual unit of a 3x3 convolution between two 1x1; `reduction` is the ratio of output to inner channels.
+
+    Example:
+
+    >>> Bottleneck(256, stride=2)
+    Bottleneck(filters=256, reduction=4, stride=2)
+    """
 
     _: dataclasses.KW_ONLY
     reduction: int = 4

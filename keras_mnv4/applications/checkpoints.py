@@ -55,6 +55,11 @@ class Checkpoint:
         preprocessing: what it wants done to pictures.
         classes: outputs of its classifier.
         scores: published accuracies.
+
+    Example:
+
+    >>> [each.tag for each in CHECKPOINTS if each.architecture == "efficientnet_lite0"]
+    ['imagenet']
     """
 
     architecture: str

@@ -28,6 +28,11 @@ class Definition:
         norm_epsilon: epsilon of every batch normalisation.
         norm_momentum: momentum of every batch normalisation.
         narrows_stem: whether a width below 1 narrows the stem, too; a width above 1 always widens it.
+
+    Example:
+
+    >>> trained = Definition(norm_epsilon=1e-6, norm_momentum=0.95, narrows_stem=True)
+    >>> model = MobileNetV4ConvSmall(weights=None, definition=trained)
     """
 
     padding: str = "same"
@@ -78,6 +83,13 @@ class Architecture:
         definition: what is meant where neither the user nor a checkpoint names a `Definition`: one, or a key of
             `DEFINITIONS`.
         layout: how `.safetensors` files call its tensors: a key of `keras_mnv4.applications.layouts.LAYOUTS`.
+
+    Example:
+
+    >>> rows = (Conv(16, kernel=3, stride=2), UIB(24, expand=4, middle=3, stride=2))
+    >>> architecture = Architecture("mine", rows, default_size=64)
+    >>> Architecture.from_dict(architecture.to_dict()) == architecture
+    True
     """
 
     name: str
@@ -180,6 +192,12 @@ def build_network(
 
     Raises:
         ValueError: on arguments that contradict each other; the message says which and what to do.
+
+    Example:
+
+    >>> rows = (Conv(16, kernel=3, stride=2), UIB(24, expand=4, middle=3, stride=2))
+    >>> build_network(Architecture("mine", rows), classes=10, input_shape=(64, 64, 3)).output_shape
+    (None, 10)
     """
     arguments.check_pooling(pooling)
     source = pretrained.find(weights, architecture, alpha)

@@ -70,6 +70,11 @@ class Value:
         takes_grid: whether what computed it gives out codes of any scale at no cost, as a table does.
         is_picture: whether it is an input of the model.
         writer: the `Row` of the layer that writes it to memory.
+
+    Example:
+
+    >>> Value((1, 8, 8, 16), Format("int", 8)).size
+    1024
     """
 
     shape: tuple[int, ...]
@@ -101,6 +106,11 @@ class Row:
         float_format: the `Format` of its floats.
         is_fused: whether it is computed together with the layer before: then it reads and writes no maps of its own.
         is_repeated: whether the layer was called before, and its weights are stored already.
+
+    Example:
+
+    >>> row = Row("gate", "MyGate", Arithmetic(), Format("float", 32))
+    >>> row.do("multiply", "scale", 1024, row.float_format, row.float_format)
     """
 
     def __init__(self, path, layer, arithmetic, float_format, is_fused=False, is_repeated=False):

@@ -18,6 +18,11 @@ class Latency:
         median: the middle value: the one to quote.
         p10: a tenth of the runs were faster.
         p90: a tenth were slower.
+
+    Example:
+
+    >>> print(Latency(median=0.672, p10=0.66, p90=0.71))
+    0.67 ms
     """
 
     median: float
@@ -54,6 +59,12 @@ class FileLatency:
     Args:
         total: `Latency` of the whole file.
         operators: a tuple of `OperatorLatency`.
+
+    Example:
+
+    >>> found = measure_operators("vision.tflite")
+    >>> found.total.median > 0, found.operators[0].kind
+    (True, 'CONV_2D')
     """
 
     total: Latency

@@ -53,6 +53,11 @@ def plot_curves(records, cost="linear", axes=None):
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> records = [{"policy": "w8a8", "network": "small", "width": 1.0, "seed": 0, "linear": 2.0, "top1_eval": 0.7}]
+    >>> plot_curves(records).figure.savefig("curves.png")
     """
     axes = axes or _new_axes()
     for policy, points in study_curves(records, cost).items():
@@ -71,6 +76,10 @@ def plot_layers(model, prices="energy45", axes=None):
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> plot_layers(quantized).figure.savefig("layers.png")
     """
     costs = _profile(model)
     axes = axes or _new_axes(height=2 + 0.16 * len(costs.layers))
@@ -98,6 +107,10 @@ def plot_roles(models, names=None, prices="energy45", axes=None):
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> plot_roles([model, quantized], names=["float", "w8a8"]).figure.savefig("roles.png")
     """
     profiles = [_profile(model) for model in models]
     names = names or [each.name for each in profiles]
@@ -126,6 +139,10 @@ def plot_roofline(models, names=None, ridge_points=SWEEP, axes=None):
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> plot_roofline([small, large]).figure.savefig("roofline.png")
     """
     profiles = [_profile(model) for model in models]
     times = sweep(profiles, ridge_points)
@@ -155,6 +172,10 @@ def plot_universal(models, qualities, names=None, ridge_points=SWEEP, axes=None)
 
     Returns:
         The axes.
+
+    Example:
+
+    >>> plot_universal([small, large], [73.8, 82.9]).figure.savefig("universal.png")
     """
     profiles = [_profile(model) for model in models]
     names = names or [each.name for each in profiles]

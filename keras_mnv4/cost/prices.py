@@ -36,6 +36,8 @@ class PriceTable:
 
     Example:
 
+    >>> from keras_mnv4.cost.formats import FLOAT32
+    >>> from keras_mnv4.cost.records import Operation
     >>> PRICES["energy45"].price(Operation("add", "residual", 1, (FLOAT32, FLOAT32)))
     288.0
     """

@@ -133,6 +133,14 @@ class Profile:
     Args:
         name: name of the network.
         layers: a tuple of `LayerCost`, in the order of the computation.
+
+    Example:
+
+    >>> costs = profile(model)
+    >>> costs.macs == sum(layer.macs for layer in costs.layers)
+    True
+    >>> 0 < costs.elementwise_share() < 1
+    True
     """
 
     name: str

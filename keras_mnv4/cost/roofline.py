@@ -50,6 +50,12 @@ class Roofline:
         name: name of the network.
         ridge_point: in MACs a byte.
         layers: a tuple of `LayerTime`.
+
+    Example:
+
+    >>> found = roofline(model, "pixel_6_cpu")
+    >>> 0 <= found.memory_bound_share <= 1
+    True
     """
 
     name: str

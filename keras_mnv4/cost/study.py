@@ -49,6 +49,11 @@ class Run:
         width: its width multiplier.
         policy: the name of its policy in the study.
         seed: seed of its weights, and of Keras's random numbers in training.
+
+    Example:
+
+    >>> Run("resnet18", width=0.5, policy="w4a4", seed=0).name
+    'resnet18_0.5_w4a4_0'
     """
 
     network: str
@@ -214,6 +219,12 @@ def study_curves(records, cost="linear", score="top1_eval"):
 
     Returns:
         A dictionary from policy to a list of `(cost, mean score of all seeds)`, by rising cost.
+
+    Example:
+
+    >>> records = [{"policy": "w8a8", "network": "small", "width": 1.0, "seed": 0, "linear": 2.0, "top1_eval": 0.7}]
+    >>> study_curves(records)
+    {'w8a8': [(2.0, 0.7)]}
     """
     return {
         policy: sorted((group[0][cost], float(np.mean([each[score] for each in group]))) for group in groups)
@@ -230,6 +241,11 @@ def study_report(records, cost="linear"):
     Args:
         records: dictionaries, as `ParetoStudy.records` gives.
         cost: as for `study_curves`.
+
+    Example:
+
+    >>> study_report([])
+    'No records yet.\\n'
     """
     if not records:
         return "No records yet.\n"

@@ -27,6 +27,11 @@ class Stage:
         steps: how many.
         window: height and width of what the teacher is shown, in pixels.
         pool: how many pixels of the canvas, in both directions, are averaged into one; the canvas must divide by it.
+
+    Example:
+
+    >>> Stage(steps=2000, window=112, pool=2)
+    Stage(steps=2000, window=112, pool=2)
     """
 
     steps: int

@@ -31,6 +31,11 @@ class Quality:
         frechet_distance: Fréchet distance of features to those of real pictures, as FID's but of these models; None
             without any.
         real_diversity: `diversity` of the real pictures.
+
+    Example:
+
+    >>> print(Quality(64, teacher_top1=1.0, judge_top1=0.89, judge_top5=0.94, diversity=1.1, statistics_distance=0.07))
+    pictures 64, teacher top1 100.0%, judge top1 89.0%, judge top5 94.0%, diversity 1.1, statistics distance 0.07
     """
 
     pictures: int

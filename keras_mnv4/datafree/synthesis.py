@@ -37,6 +37,11 @@ def default_stages(size, steps=5000):
 
     Returns:
         A tuple of `Stage`s, and a number of pixels.
+
+    Example:
+
+    >>> default_stages(224)
+    ((Stage(steps=2000, window=112, pool=2), Stage(steps=3000, window=224, pool=1)), 256)
     """
     if size <= SMALL:
         return (Stage(steps, size),), size + max(2, size // 8)

@@ -26,6 +26,10 @@ class Source:
 
     Raises:
         ValueError: if there is no picture, or not as many labels.
+
+    Example:
+
+    >>> source = Source(files, augmentation=D2)
     """
 
     pictures: Sequence

@@ -25,7 +25,7 @@ class SoftLabelStore:
     >>> store = SoftLabelStore("soft_labels")
     >>> distiller = Distiller(student)
     >>> distiller.compile("adamw")
-    >>> distiller.fit(store.tf_data(batch_size=128), epochs=10)
+    >>> distiller.fit(store.tf_data(batch_size=128), epochs=10, shuffle=False)
     """
 
     def __init__(self, directory):

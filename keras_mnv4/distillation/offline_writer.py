@@ -37,6 +37,11 @@ class StoreEstimate:
         pictures: how many.
         bytes: on disk.
         seconds: to write, on this machine.
+
+    Example:
+
+    >>> print(StoreEstimate(pictures=20_000, bytes=400_000_000, seconds=1200.0))
+    20,000 pictures, 400.0 MB, about 20.0 minutes
     """
 
     pictures: int
@@ -54,6 +59,11 @@ def estimate_soft_labels(mix, teacher, replicas=1, top_k=None, image_format="jpe
 
     Returns:
         A `StoreEstimate`.
+
+    Example:
+
+    >>> estimate_soft_labels(mix, teacher, replicas=2).pictures == 2 * len(files)
+    True
     """
     return _Writer(mix, teacher, replicas, top_k, image_format, quality, **kwargs).estimate()
 
@@ -106,7 +116,8 @@ def write_soft_labels(
     >>> print(estimate_soft_labels(mix, teacher, replicas=100))
     >>> store = write_soft_labels("soft_labels", mix, teacher, replicas=100)
     >>> distiller = Distiller(student)
-    >>> distiller.fit(store.tf_data(batch_size=128), epochs=10)
+    >>> distiller.compile("adamw")
+    >>> distiller.fit(store.tf_data(batch_size=128), epochs=10, shuffle=False)
     """
     writer = _Writer(mix, teacher, replicas, top_k, image_format, quality, shard_pictures, teacher_outputs)
     writer.write(pathlib.Path(directory), verbose)

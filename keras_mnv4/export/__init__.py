@@ -1,5 +1,7 @@
 """Verified files from Keras models: TFLite for phones and Edge TPUs, and ONNX."""
 
+from keras_mnv4.export.android import check_android_project
+from keras_mnv4.export.android import install_android
 from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import Finding
 from keras_mnv4.export.edgetpu import check_edgetpu
@@ -20,7 +22,9 @@ __all__ = [
     "Finding",
     "LiteRTModel",
     "PartAgreement",
+    "check_android_project",
     "check_edgetpu",
+    "install_android",
     "run_onnx",
     "to_litert",
     "to_onnx",

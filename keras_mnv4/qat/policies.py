@@ -37,6 +37,11 @@ class NormQuantization:
 
     Raises:
         ValueError: if the bits are not from 2 to 16.
+
+    Example:
+
+    >>> NormQuantization(power_of_two=True).scale_bits
+    8
     """
 
     scale_bits: int = 8
@@ -71,6 +76,12 @@ class LayerQuantization:
             None. Files of integers cannot hold such networks.
 
     The quantisers may be those of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
+
+    Example:
+
+    >>> eight_bits = LayerQuantization(weights=_weights(8), outputs=MovingAverageQuantizer(num_bits=8))
+    >>> ConvNormAct(4, quantization=eight_bits)(np.ones((1, 8, 8, 3))).shape
+    (1, 8, 8, 4)
     """
 
     weights: quantizers.Quantizer | None = None
@@ -278,6 +289,11 @@ def get_policy(identifier):
 
     Raises:
         ValueError: if there is no policy of that name.
+
+    Example:
+
+    >>> get_policy("w4a8").name
+    'w4a8'
     """
     if isinstance(identifier, Policy):
         return identifier

@@ -17,6 +17,14 @@ class QuantizableLayer(keras.layers.Layer):
     Args:
         quantization: a dictionary from part to `keras_mnv4.qat.LayerQuantization`; for a layer whose only part is
             itself, that object alone; None for a float layer.
+
+    Example:
+
+    >>> block = UniversalInvertedBottleneck(16, expansion=4, middle_kernel=3)
+    >>> block(np.zeros((1, 8, 8, 16))).shape
+    (1, 8, 8, 16)
+    >>> isinstance(block, QuantizableLayer), block.quantizable_parts
+    (True, ('expand', 'middle_depthwise', 'project', 'add'))
     """
 
     def __init__(self, quantization=None, **kwargs):

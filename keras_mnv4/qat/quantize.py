@@ -121,6 +121,11 @@ def calibrate(model, data, batch_size=32):
 
     Raises:
         ValueError: if `model` has no quantisers or `data` is empty.
+
+    Example:
+
+    >>> quantized = quantize_model(model, "w8a8")
+    >>> calibrate(quantized, photos)
     """
     quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
     if not quantizers:

@@ -26,6 +26,11 @@ class Quantizer(abc.ABC):
 
     Raises:
         ValueError: on construction, if `num_bits` is outside 2 to 16, the range of TensorFlow's fake-quant ops.
+
+    Example:
+
+    >>> isinstance(MovingAverageQuantizer(num_bits=8), Quantizer)
+    True
     """
 
     def __post_init__(self):
@@ -156,6 +161,11 @@ class MovingAverageQuantizer(_RangeQuantizer):
 
     From its initial [-6, 6] such an average needs thousands of steps to arrive; `keras_mnv4.qat.calibrate` sets it
     from data at once. The arguments are those of `LastValueQuantizer`, `per_axis` excepted.
+
+    Example:
+
+    >>> MovingAverageQuantizer(num_bits=8).num_bits
+    8
     """
 
     def _next_bound(self, current, seen, outer):
@@ -168,6 +178,11 @@ class AllValuesQuantizer(_RangeQuantizer):
     """Widens its range to hold every value that it was ever trained on.
 
     The arguments are those of `LastValueQuantizer`, `per_axis` excepted.
+
+    Example:
+
+    >>> AllValuesQuantizer(num_bits=8, symmetric=True, narrow_range=True).num_bits
+    8
     """
 
     initial_range = (0.0, 0.0)
@@ -263,6 +278,10 @@ class FixedQuantizer(Quantizer):
 
     Raises:
         ValueError: if zero is not inside the range: padding could not be represented.
+
+    Example:
+
+    >>> probability = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256)
     """
 
     num_bits: int = 8

@@ -77,7 +77,7 @@ def quantization_report(model):
     Example:
 
     >>> print(quantization_report(quantized))
-    >>> [part.path for part in quantization_report(quantized).parts if part.outputs == "float"]
+    >>> [part.path for part in quantization_report(quantized).parts if part.outputs == "float" and not part.why]
     []
     """
     behind = {

@@ -26,7 +26,13 @@ def _stage(name, filters, depth, expand=4, stride=2, **kernels):
 
 
 def coarse_space():
-    """The first stage: channels and depth of four stages, of inverted bottlenecks."""
+    """The first stage: channels and depth of four stages, of inverted bottlenecks.
+
+    Example:
+
+    >>> len(coarse_space().rows)
+    23
+    """
     rows = (
         Conv(choice(24, 32, name="stem/filters"), kernel=3, stride=2),
         FusedIB(choice(32, 48, 64, name="fused/filters"), kernel=3, expand=4, stride=2),
@@ -45,6 +51,11 @@ def fine_space(architecture, weight_bits=()):
     Args:
         architecture: an `Architecture`, with channels as the first stage found them.
         weight_bits: as for `SearchSpace`.
+
+    Example:
+
+    >>> fine_space(MOBILENET_V4_CONV_SMALL).decisions["block_5/start"]
+    (0, 3, 5)
     """
     kernels = {"start": choice(*KERNELS), "middle": choice(*KERNELS)}
     rows = []
@@ -62,7 +73,13 @@ def _keeps_channels(rows, row):
 
 
 def small_space(weight_bits=()):
-    """For pictures of 32 pixels: three stages, with channels, depth and kernels to choose."""
+    """For pictures of 32 pixels: three stages, with channels, depth and kernels to choose.
+
+    Example:
+
+    >>> small_space().largest["stage_3/filters"]
+    128
+    """
     kernels = {"start": choice(*KERNELS), "middle": choice(*KERNELS)}
     rows = (
         Conv(16, kernel=3),
@@ -75,7 +92,13 @@ def small_space(weight_bits=()):
 
 
 def tiny_space(weight_bits=()):
-    """Two stages of few channels, for tests: hundreds of networks that train in seconds."""
+    """Two stages of few channels, for tests: hundreds of networks that train in seconds.
+
+    Example:
+
+    >>> tiny_space(weight_bits=(4, 8)).decisions["block_1/weight_bits"]
+    (4, 8)
+    """
     kernels = {"start": choice(0, 3), "middle": choice(0, 3)}
     rows = (
         Conv(8, kernel=3, stride=2),

@@ -58,7 +58,9 @@ class SuperNet(keras.Model):
     Example:
 
     >>> supernet = SuperNet(small_space(), classes=10)
-    >>> SPOS(supernet, costs).fit(pictures, labels, epochs=10)
+    >>> strategy = SPOS(supernet, costs)
+    >>> strategy.compile("adamw")
+    >>> strategy.fit(pictures, labels, epochs=10)
     >>> supernet.score(candidate, (validation_pictures, validation_labels), calibration_data=pictures[:2048])
     >>> network = supernet.extract(candidate)  # a model of its own, with the candidate's weights
     """

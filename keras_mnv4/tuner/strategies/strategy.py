@@ -157,6 +157,13 @@ def search_batches(data, search_data, batch_size=64):
 
     Raises:
         ValueError: if only one is a `tf.data.Dataset`, or there is not even a batch.
+
+    Example:
+
+    >>> batches = search_batches((pictures, labels), (other_pictures, other_labels), batch_size=4)
+    >>> strategy = DARTS(supernet)
+    >>> strategy.compile("adam")
+    >>> strategy.fit(batches, epochs=50)
     """
     if hasattr(data, "element_spec") != hasattr(search_data, "element_spec"):
         raise ValueError("`data` and `search_data` must both be arrays, or both a `tf.data.Dataset`.")

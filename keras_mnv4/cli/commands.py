@@ -1,36 +1,40 @@
-"""`mnv4`: the package's functions from the command line."""
+"""What each command of `mnv4` does: a thin shell over the package's functions.
 
-import argparse
-import os
+A command takes the parsed arguments and returns an `Outcome`. What it needs is imported in it, so that `mnv4 --help`
+answers at once.
+"""
+
+import dataclasses
 import pathlib
-import signal
 import sys
 
 MODELS = {
     "conv_small": "MobileNetV4ConvSmall",
     "conv_medium": "MobileNetV4ConvMedium",
     "conv_large": "MobileNetV4ConvLarge",
+    "hybrid_medium": "MobileNetV4HybridMedium",
+    "hybrid_large": "MobileNetV4HybridLarge",
     "efficientnet_lite0": "EfficientNetLite0",
     "efficientnet_lite1": "EfficientNetLite1",
     "efficientnet_lite2": "EfficientNetLite2",
 }
-
-
 SPACES = {"small": "small_space", "tiny": "tiny_space"}
+SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
 
 
-def main(argv=None):
-    """Runs one command; returns the exit status: 0 done, 1 a check or the job failed, 2 wrong arguments."""
-    arguments = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are cleared away
-    try:
-        return arguments.command(arguments)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"mnv4: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command found.
+
+    Args:
+        text: it in words.
+        facts: it as JSON-ready values.
+        ok: whether all that was checked holds.
+    """
+
+    text: str
+    facts: dict
+    ok: bool = True
 
 
 def train(arguments):
@@ -38,9 +42,13 @@ def train(arguments):
     from keras_mnv4 import training
 
     files.check_writable(arguments.out, arguments.overwrite)
+    if arguments.weights is not None:
+        return _fine_tune(arguments)
+    arguments.size = arguments.size or SIZE
     data = _load_data(arguments, arguments.size)
     model = _new_model(arguments, data)
-    training.train(model, data, arguments.epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
+    epochs = EPOCHS if arguments.epochs is None else arguments.epochs
+    training.train(model, data, epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
 
 
@@ -82,6 +90,10 @@ def export(arguments):
     from keras_mnv4 import files
 
     files.check_writable(arguments.out, arguments.overwrite)
+    if arguments.android is not None and arguments.target != "app":
+        raise ValueError(f"`--android` takes files of `--target app`. Received: --target {arguments.target}")
+    if arguments.android is not None:
+        exporting.check_android_project(arguments.android, arguments.overwrite)
     model = _load_model(arguments.model)
     samples = None
     if arguments.data is not None:
@@ -97,16 +109,21 @@ def export(arguments):
             labels=_read_labels(arguments.model) if arguments.target == "app" else None,
             overwrite=arguments.overwrite,
         )
-    print(f"{report.path}: {report.size:,} bytes; {report.agreement}")
-    return 0
+    text = f"{report.path}: {report.size:,} bytes; {report.agreement}"
+    facts = {"file": report.path, "bytes": report.size, "agreement": dataclasses.asdict(report.agreement)}
+    if arguments.android is not None:
+        facts["android"] = exporting.install_android(report.path, arguments.android, overwrite=arguments.overwrite)
+        text += f"\n{facts['android']}"
+    return Outcome(text, facts)
 
 
 def check(arguments):
     from keras_mnv4 import export as exporting
 
     report = exporting.check_edgetpu(arguments.file)
-    print(report)
-    return 0 if report.ok else 1
+    findings = [dataclasses.asdict(finding) for finding in report.findings]
+    facts = {"operators": report.operators, "compiled": report.compiled, "findings": findings}
+    return Outcome(str(report), facts, report.ok)
 
 
 def cost(arguments):
@@ -116,29 +133,41 @@ def cost(arguments):
     if arguments.model.endswith(".tflite"):
         if arguments.out or arguments.policy or arguments.size:
             raise ValueError("A .tflite file is timed: `--out`, `--policy` and `--size` are for models.")
-        print(costs.measure_operators(arguments.model))
-        return 0
+        latency = costs.measure_operators(arguments.model)
+        return Outcome(str(latency), dataclasses.asdict(latency))
     if arguments.out is not None:
         files.check_writable(arguments.out, arguments.overwrite)
     found = _profile(arguments)
     if arguments.out is not None:
         found.save(arguments.out, arguments.prices, arguments.overwrite)
-    print(found.table(arguments.prices))
-    print(
+    ace_v2, elementwise = found.ace_v2(arguments.prices), found.elementwise_share(arguments.prices)
+    waiting = {target: costs.roofline(found, target).memory_bound_share for target in costs.TARGETS}
+    text = (
+        f"{found.table(arguments.prices)}\n"
         f"{found.parameters:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights, {found.macs:,} MACs; ACE "
-        f"{found.ace():.3g}, ACEv2 {found.ace_v2(arguments.prices):.3g}, of it elementwise "
-        f"{found.elementwise_share(arguments.prices):.0%}; {found.energy() / 1e6:.3g} µJ at 45 nm"
+        f"{found.ace():.3g}, ACEv2 {ace_v2:.3g}, of it elementwise {elementwise:.0%}; {found.energy() / 1e6:.3g} µJ at "
+        "45 nm"
     )
-    for target in costs.TARGETS:
-        share = costs.roofline(found, target).memory_bound_share
-        print(f"on a {target}: {share:.0%} of the time waits for memory")
-    return 0
+    for target, share in waiting.items():
+        text += f"\non a {target}: {share:.0%} of the time waits for memory"
+    facts = {
+        "parameters": found.parameters,
+        "weight_bytes": found.weight_bytes,
+        "macs": found.macs,
+        "ace": found.ace(),
+        "ace_v2": ace_v2,
+        "elementwise_share": elementwise,
+        "energy_45nm_pj": found.energy(),
+        "memory_bound_share": waiting,
+    }
+    return Outcome(text, facts)
 
 
 def synthesize(arguments):
     made = _synthesize(arguments, arguments.model, arguments.out)
-    print(f"{made.directory}: {len(made)} pictures; {made.directory / 'contact_sheet.png'}")
-    return 0
+    sheet = made.directory / "contact_sheet.png"
+    facts = {"directory": made.directory, "pictures": len(made), "contact_sheet": sheet}
+    return Outcome(f"{made.directory}: {len(made)} pictures; {sheet}", facts)
 
 
 def search(arguments):
@@ -167,18 +196,21 @@ def search(arguments):
             found = tuner.search(space, searched, arguments.out, **how)
         found.save_results(arguments.out / "results.json", overwrite=True)
         space, candidate, accuracy = found.space, found.results()[0]["candidate"], found.results()[0]["accuracy"]
-        print(f"{accuracy:.2%} with shared weights")
+        lines, facts = [f"{accuracy:.2%} with shared weights"], {"shared_weights_top1": accuracy}
     elif space is None:
         raise ValueError("Two stages are searched with `--strategy spos`.")
     else:
         candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
+        lines, facts = [], {}
     architecture = space.architecture_of(candidate)
     files.write_json(arguments.out / "network.json", architecture.to_dict())
     shape = (arguments.size, arguments.size, 3)
     profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
-    print(f"{arguments.out / 'network.json'}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
+    network = arguments.out / "network.json"
+    lines.append(f"{network}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
+    facts.update(network=network, macs=profile.macs, parameters=profile.parameters)
     if not arguments.train_epochs:
-        return 0
+        return Outcome("\n".join(lines), facts)
     flip = arguments.data is not None
     model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
     training.train(model, data, arguments.train_epochs, flip=flip)
@@ -186,7 +218,8 @@ def search(arguments):
     if policy is not None:
         model = training.quantize(model, data, policy, flip=flip)
     arguments.out, arguments.overwrite = arguments.out / "model.keras", True
-    return _report_and_save(model, data, arguments)
+    trained = _report_and_save(model, data, arguments)
+    return Outcome("\n".join([*lines, trained.text]), {**facts, **trained.facts})
 
 
 def demo(arguments):
@@ -195,7 +228,33 @@ def demo(arguments):
 
     build = getattr(applications, MODELS[arguments.model])
     result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
-    return 0 if result.ok else 1
+    text = "All checks hold." if result.ok else "Not all checks hold."
+    return Outcome(text, dataclasses.asdict(result), result.ok)
+
+
+def completion(arguments):
+    from keras_mnv4.cli.parser import make_parser
+
+    try:
+        import shtab
+    except ImportError as error:
+        raise ImportError("Completions are written by shtab: pip install 'keras-mnv4[completion]'") from error
+    return Outcome(shtab.complete(make_parser(), arguments.shell), {"shell": arguments.shell})
+
+
+def _fine_tune(arguments):
+    """`train --weights`."""
+    from keras_mnv4 import applications
+    from keras_mnv4 import training
+
+    build = getattr(applications, MODELS[arguments.model])
+    shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
+    pretrained = build(weights=arguments.weights, input_shape=shape, alpha=arguments.alpha, dropout_rate=0.2)
+    data = _load_data(arguments, pretrained.input_shape[1])
+    model = applications.replace_classifier(pretrained, len(data.class_names))
+    epochs = TUNING_EPOCHS if arguments.epochs is None else arguments.epochs
+    training.fine_tune(model, data, epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
+    return _report_and_save(model, data, arguments)
 
 
 def _profile(arguments):
@@ -298,8 +357,9 @@ def _report_and_save(model, data, arguments):
         model.save(temporary)
     with files.atomic_file(_labels_path(arguments.out), overwrite=True) as temporary:
         temporary.write_text("\n".join(data.class_names) + "\n")
-    print(f"{arguments.out}: test top-1 {training.top1(model, data.test):.2%} of {data.test.num_pictures}")
-    return 0
+    top1, pictures = training.top1(model, data.test), data.test.num_pictures
+    facts = {"model": arguments.out, "labels": _labels_path(arguments.out), "top1": top1, "pictures": pictures}
+    return Outcome(f"{arguments.out}: test top-1 {top1:.2%} of {pictures}", facts)
 
 
 def _read_labels(model_path):
@@ -311,95 +371,3 @@ def _read_labels(model_path):
 
 def _labels_path(model_path):
     return pathlib.Path(model_path).with_suffix(".labels.txt")
-
-
-def _parser():
-    parser = argparse.ArgumentParser(prog="mnv4", description="MobileNetV4 for Keras 3, down to integer TFLite files.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    def add(command, help, *, data=True, out=None, trains=False):
-        added = commands.add_parser(command.__name__, help=help, description=help)
-        added.set_defaults(command=command)
-        if data:
-            added.add_argument("--data", metavar="DIR", help="folder of images in class sub-folders (default: digits)")
-        if out:
-            added.add_argument("--out", metavar="FILE", type=pathlib.Path, default=pathlib.Path(out))
-            added.add_argument("--overwrite", action="store_true", help="replace an existing file")
-        if trains:
-            added.add_argument("--backup", metavar="DIR", help="folder of backups; the same command goes on from them")
-        return added
-
-    def add_synthesis(added):
-        added.add_argument("--pictures", type=int, default=500, help="how many are made from the model")
-        added.add_argument("--rounds", type=int, default=10, help="how often labels are calibrated, and one")
-        added.add_argument("--steps", type=int, default=2000, help="of painting each picture")
-        added.add_argument("--batch-size", type=int, default=50, help="pictures painted together")
-        added.add_argument("--seed", type=int, default=0, help="of what is made")
-
-    added = add(train, "train a classifier on pictures", out="model.keras", trains=True)
-    added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
-    added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
-    added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
-    added.add_argument("--epochs", type=int, default=20)
-
-    added = add(distill, "train a classifier to give what another one gives", out="student.keras")
-    added.add_argument("teacher", help="a .keras file of a classifier of the same classes")
-    added.add_argument("--model", choices=sorted(MODELS), default="conv_small", help="the student")
-    added.add_argument("--alpha", type=float, default=1.0, help="width multiplier of the student")
-    added.add_argument("--size", type=int, default=64, help="height and width of the pictures, in pixels")
-    added.add_argument("--epochs", type=int, default=20)
-    added.add_argument("--mix", default="1:1:0", metavar="D1:D2:D3", help="RandAugment, Mixup and --pool, in parts")
-    added.add_argument("--pool", metavar="DIR", type=pathlib.Path, help="pictures without labels, for D3")
-    added.add_argument(
-        "--store", metavar="DIR", help="folder for what the teacher gives, asked once; goes on from there"
-    )
-
-    added = add(quantize, "quantise a trained classifier and train it on", out="quantized.keras", trains=True)
-    added.add_argument("model", help="a .keras file of `mnv4 train`")
-    added.add_argument("--policy", default="w8a8")
-    added.add_argument("--epochs", type=int, default=2, help="0: calibrate and round only")
-
-    added = add(export, "write a verified TFLite or ONNX file", out="model.tflite")
-    added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
-    added.add_argument("--target", choices=("edgetpu", "cpu", "app", "float", "onnx"), default="edgetpu")
-
-    added = add(check, "say whether a TFLite file would run wholly on an Edge TPU", data=False)
-    added.add_argument("file")
-
-    added = add(cost, "say what a network costs, layer by layer; or how long a TFLite file takes here", data=False)
-    added.add_argument("model", help="a .keras file, the name of a network such as MobileNetV4ConvSmall, or a .tflite")
-    added.add_argument("--policy", help="quantise by this policy first, such as w4a8")
-    added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
-    added.add_argument("--prices", default="energy45", help="price table of ACEv2: energy45, energy7 or bitwidth")
-    added.add_argument("--out", metavar="FILE", type=pathlib.Path, help="write the table: .csv, .json, .html or .png")
-    added.add_argument("--overwrite", action="store_true", help="replace an existing file")
-
-    added = add(search, "find a network for pictures, within limits on its cost")
-    added.add_argument("--space", choices=(*SPACES, "two-stage"), default="small")
-    added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas"), default="spos")
-    added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
-    added.add_argument("--size", type=int, default=32, help="height and width of the pictures, in pixels")
-    added.add_argument("--limit", action="append", default=[], metavar="MEASURE=NUMBER", help="such as macs=30e6")
-    added.add_argument("--weight-bits", type=int, nargs="+", default=[], help="bits to choose for each block: 4 8")
-    added.add_argument("--epochs", type=int, default=30, help="passes of training all networks together")
-    added.add_argument("--population", type=int, default=50, help="networks of a generation")
-    added.add_argument("--generations", type=int, default=20)
-    added.add_argument("--train-epochs", type=int, default=20, help="passes of training what was found; 0 for none")
-    added.add_argument("--teacher", metavar="FILE", help="a .keras file: search on pictures made from it, without data")
-    add_synthesis(added)
-
-    added = add(synthesize, "make pictures from a pretrained model alone", data=False)
-    added.add_argument("model", help="a .keras file of a classifier with batch normalisations")
-    added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("synthetic"))
-    add_synthesis(added)
-
-    added = add(demo, "the whole job: train, quantise, export, verify")
-    added.add_argument("--model", choices=sorted(MODELS), default="conv_small")
-    added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
-    added.add_argument("--size", type=int, help="height and width of the pictures, in pixels")
-    added.add_argument("--epochs", type=int, default=15, help="passes of float training")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

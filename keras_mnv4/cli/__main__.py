@@ -1,0 +1,7 @@
+"""`python -m keras_mnv4.cli`."""
+
+import sys
+
+from keras_mnv4.cli import main
+
+sys.exit(main())
