@@ -11,7 +11,7 @@ from keras_mnv4.qat.quantizers import Quantizer
 from keras_mnv4.qat.quantizers import with_gradient_of
 
 LEAST_EXPONENT, LARGEST_EXPONENT = -126, 127  # of float32
-POWERS = np.exp2(np.arange(LEAST_EXPONENT, LARGEST_EXPONENT + 1), dtype="float32")
+POWERS = np.ldexp(np.float32(1), np.arange(LEAST_EXPONENT, LARGEST_EXPONENT + 1))  # exp2 is an ulp off on some CPUs
 
 
 def power_of_two(exponents):

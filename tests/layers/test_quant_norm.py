@@ -33,7 +33,7 @@ def test_scale_and_offset_have_few_bits_and_one_power_of_two(bits, steps):
     scale, _ = exact(norm)
     offset = norm.beta.numpy() - norm.moving_mean.numpy() * found[0]  # with the rounded scale
     for rounded, value in zip(found, (scale, offset), strict=True):
-        step = np.exp2(np.ceil(np.log2(np.abs(value).max() / steps)))
+        step = 2.0 ** np.ceil(np.log2(np.abs(value).max() / steps))
         codes = rounded / step
         np.testing.assert_allclose(codes, np.round(codes), atol=1e-5)
         assert np.abs(codes).max() <= steps
