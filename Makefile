@@ -10,7 +10,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist worksteal
 QUICK_XLA := --xla_backend_optimization_level=0
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo dist docs test test-environments coverage test-slow lint format bench clean
+.PHONY: demo dist docs notebooks pair test test-environments coverage test-slow lint format bench clean
 
 demo: $(VENV)/.demo  ## the whole job on handwritten digits: train, quantise, export, verify
 	$(BIN)/mnv4 demo --out demo
@@ -51,8 +51,15 @@ dist: $(VENV)/.release  ## wheel and sdist; the wheel, in an environment of its 
 docs: $(DOCS)/.done  ## the documentation as a site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir site
 
+notebooks: $(VENV)/.notebooks  ## all notebooks in full, with their outputs, in executed/
+	rm -rf executed && mkdir executed && cp notebooks/*.ipynb executed
+	$(BIN)/pytest -c /dev/null --rootdir executed --nbmake --nbmake-timeout 1800 --overwrite --durations 0 executed
+
+pair: $(VENV)/.notebooks  ## brings the two forms of each notebook, .py and .ipynb, to the newer one's state
+	$(BIN)/jupytext --sync notebooks/*.ipynb
+
 clean:
-	rm -rf $(VENV) $(CLIENT) $(WHEEL) $(DOCS) demo build dist site *.egg-info .coverage .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENT) $(WHEEL) $(DOCS) demo build dist site executed *.egg-info .coverage .pytest_cache .ruff_cache
 
 # What is compiled is what is imported: of TensorFlow little, and compiling all of it would take a minute.
 # The stamp of an extra is newer than setup.cfg once the extra is installed.
