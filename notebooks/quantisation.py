@@ -31,6 +31,7 @@ SIZE = 48  # pixels
 WIDTH = 0.5  # of the network
 EPOCHS = 12
 QAT_EPOCHS = 3
+POLICIES = {"w8a8": "8-bit weights, 8-bit activations", "w4a8": "4-bit weights", "w4a4": "4 bits throughout"}
 
 # %%
 keras.utils.set_random_seed(0)
@@ -47,26 +48,25 @@ print(f"float: {training.top1(model, digits.test):.2%} of the test set")
 # no labels are needed. With epochs, the network learns to live with its rounding.
 
 # %%
-policies = {"w8a8": "8-bit weights, 8-bit activations", "w4a8": "4-bit weights", "w4a4": "4 bits throughout"}
-calibrated = {policy: training.quantize(model, digits, policy, epochs=0) for policy in policies}
+calibrated = {policy: training.quantize(model, digits, policy, epochs=0) for policy in POLICIES}
 trained = {
-    policy: training.quantize(model, digits, policy, epochs=QAT_EPOCHS, flip=False, verbose=0) for policy in policies
+    policy: training.quantize(model, digits, policy, epochs=QAT_EPOCHS, flip=False, verbose=0) for policy in POLICIES
 }
 scores = {
     name: {policy: training.top1(form, digits.test) for policy, form in forms.items()}
     for name, forms in (("after training", calibrated), ("in training", trained))
 }
 print(f"{'':36}{'after':>12}{'in training':>12}")
-for policy, meaning in policies.items():
+for policy, meaning in POLICIES.items():
     print(f"{meaning:36}{scores['after training'][policy]:12.2%}{scores['in training'][policy]:12.2%}")
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-places = np.arange(len(policies))
+places = np.arange(len(POLICIES))
 for offset, (name, found) in zip((-0.2, 0.2), scores.items(), strict=True):
     axes.bar(places + offset, [100 * score for score in found.values()], width=0.38, label=name)
 axes.axhline(100 * training.top1(model, digits.test), linestyle="--", color="black", label="float")
-axes.set_xticks(places, policies)
+axes.set_xticks(places, POLICIES)
 axes.set(ylabel="test top-1, %")
 axes.legend(loc="lower left")
 plt.show()
@@ -78,8 +78,8 @@ plt.show()
 # first pointwise convolution, all channels together and one of them alone.
 
 # %%
-figure, axes = plt.subplots(2, 3, figsize=(11, 4.5), layout="constrained", sharex="row")
-for column, policy in enumerate(("float", "w8a8", "w4a8")):
+figure, axes = plt.subplots(2, 1 + len(POLICIES), figsize=(12, 4.5), layout="constrained", sharex="row")
+for column, policy in enumerate(("float", *POLICIES)):
     layer = (model if policy == "float" else calibrated[policy]).get_layer("block_1")
     kernel = keras.ops.convert_to_numpy(layer.quantized_kernel())
     axes[0, column].hist(kernel.ravel(), bins=200)
@@ -103,14 +103,15 @@ for part in (*report.parts[:6], *report.parts[-2:]):
 # %% [markdown]
 # ## Files
 #
-# Integer files for a CPU keep 4-bit kernels as packed INT4, two to a byte. Each is verified, operator by operator,
+# Integer files for a CPU keep 4-bit kernels as packed INT4, two to a byte; 4-bit activations travel in
+# bytes. Each is verified, operator by operator,
 # before it gets its name.
 
 # %%
 out = pathlib.Path(tempfile.mkdtemp())
 samples = digits.test.arrays(limit=8)[0]
 sizes = {"float": export.to_litert(model, out / "float.tflite", target="float", samples=samples).size}
-for policy in ("w8a8", "w4a8"):
+for policy in POLICIES:
     sizes[policy] = export.to_litert(trained[policy], out / f"{policy}.tflite", target="cpu", samples=samples).size
 for name, size in sizes.items():
     print(f"{name:8}{size / 1e6:6.2f} MB{size / sizes['float']:8.0%}")

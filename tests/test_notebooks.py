@@ -12,7 +12,7 @@ SMALL = {
     "datafree": {"HOW": {"digits": {"num_images": 20, "rounds": 2, "steps": 60, "batch_size": 20}}},
     "deployment": {"SIZE": 32, "EPOCHS": 1, "RUNS": 5},
     "distillation": {"PICTURES": 96, "EPOCHS": 2},
-    "quantisation": {"SIZE": 32, "WIDTH": 0.25, "EPOCHS": 2, "QAT_EPOCHS": 1},
+    "quantisation": {"SIZE": 32, "WIDTH": 0.25, "EPOCHS": 2, "QAT_EPOCHS": 1, "POLICIES": {"w4a8": "4-bit weights"}},
     "quickstart": {"SIZE": 64, "CROPS": 10, "EPOCHS": 1},
 }
 
