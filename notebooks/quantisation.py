@@ -103,9 +103,8 @@ for part in (*report.parts[:6], *report.parts[-2:]):
 # %% [markdown]
 # ## Files
 #
-# Integer files for a CPU keep 4-bit kernels as packed INT4, two to a byte; 4-bit activations travel in
-# bytes. Each is verified, operator by operator,
-# before it gets its name.
+# Integer files for a CPU keep 4-bit kernels as packed INT4, two to a byte; 4-bit activations travel in bytes. Each
+# file is verified, operator by operator, before it gets its name.
 
 # %%
 out = pathlib.Path(tempfile.mkdtemp())
