@@ -171,13 +171,13 @@ class SpatialAttention(QuantizableLayer):
         """The weighted values, in the order of `queries` but of any shape."""
         batch = ops.shape(queries)[0]
         if self.kv_heads == 1:
-            # Pixel and head in one axis. One picture needs no axis of pictures: without it converters make fully
-            # connected layers of the products, which are faster than batched ones.
-            is_one = queries.shape[0] == 1
-            shape = (-1, self.key_dim) if is_one else (batch, -1, self.key_dim)
+            # Pixel and head in one axis. XNNPACK takes batched products of two computed tensors, but only in float;
+            # in integers, and without an axis of pictures, converters make fully connected layers of them.
+            is_flat = queries.shape[0] == 1 and self.quantizers["context"] is not None
+            shape = (-1, self.key_dim) if is_flat else (batch, -1, self.key_dim)
             queries, keys, values = (ops.reshape(heads, shape) for heads in (queries, keys, values))
             values = ops.swapaxes(values, -1, -2)
-            if is_one and self.value.output_quantizer is not None:
+            if is_flat and self.value.output_quantizer is not None:
                 # Rounded already: this only keeps converters from undoing the transposition.
                 values = self.value.output_quantizer.round_again(values)
             logits = self._compute("logits", queries, keys, training=training)

@@ -12,6 +12,7 @@ from conftest import tiny_hybrid
 from conftest import tiny_network
 from conftest import tiny_resnet
 
+from keras_mnv4 import cost
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.applications import build_network
@@ -48,6 +49,15 @@ def test_attention_becomes_matrix_products_of_two_ranks(photos, tmp_path):
     inner = {part.path.removeprefix("block_3/") for part in report.parts if part.path.startswith("block_3/")}
     projections = {f"attention/{name}" for name in ("query", "key_down", "key", "value_down", "value", "output")}
     assert inner == {"norm", *projections, "attention/logits", "attention/softmax", "attention/context", "add"}
+
+
+def test_attention_in_float_is_batched_products_for_the_delegate(photos, tmp_path):
+    """All of the file is one piece for XNNPACK, which in float takes products of two tensors only as batched ones."""
+    path = tmp_path / "m.tflite"
+    export.to_litert(randomize_statistics(tiny_hybrid()), path, "float", samples=photos)
+    found = kinds(read_tflite(path))
+    assert (found["FULLY_CONNECTED"], found["BATCH_MATMUL"]) == (0, 4)
+    assert all(operator.is_delegated for operator in cost.measure_operators(path, runs=1).operators)
 
 
 @pytest.mark.parametrize(("kind", "operator"), [("average", "AVERAGE_POOL_2D"), ("blur", "DEPTHWISE_CONV_2D")])
