@@ -14,6 +14,7 @@ SMALL = {
     "distillation": {"PICTURES": 96, "EPOCHS": 2},
     "quantisation": {"SIZE": 32, "WIDTH": 0.25, "EPOCHS": 2, "QAT_EPOCHS": 1, "POLICIES": {"w4a8": "4-bit weights"}},
     "quickstart": {"SIZE": 64, "CROPS": 10, "EPOCHS": 1},
+    "search": {"SUPERNET_EPOCHS": 1, "POPULATION": 4, "GENERATIONS": 1, "EPOCHS": 1, "RANDOM": 1},
 }
 
 pytestmark = pytest.mark.once
