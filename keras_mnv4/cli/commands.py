@@ -106,7 +106,7 @@ def export(arguments):
             arguments.out,
             arguments.target,
             samples=samples,
-            labels=_read_labels(arguments.model) if arguments.target == "app" else None,
+            labels=_read_labels(arguments.model, arguments.target),
             overwrite=arguments.overwrite,
         )
     text = f"{report.path}: {report.size:,} bytes; {report.agreement}"
@@ -362,11 +362,13 @@ def _report_and_save(model, data, arguments):
     return Outcome(f"{arguments.out}: test top-1 {top1:.2%} of {pictures}", facts)
 
 
-def _read_labels(model_path):
+def _read_labels(model_path, target):
     path = _labels_path(model_path)
-    if not path.is_file():
+    if path.is_file():
+        return path.read_text().splitlines()
+    if target == "app":
         raise ValueError(f"The target `app` needs class names, one a line, in {path}. `mnv4 train` writes them.")
-    return path.read_text().splitlines()
+    return None
 
 
 def _labels_path(model_path):

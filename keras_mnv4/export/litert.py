@@ -36,7 +36,8 @@ class Target:
         is_integer: whether all arithmetic is on integers; such files want a model from `quantize_model`.
         has_int4: whether kernels of 4 bits are stored in 4 bits; otherwise in 8, as all that has fewer bits.
         on_edgetpu: whether the file must map to the Edge TPU.
-        has_labels: whether it carries class names and normalisation as metadata.
+        has_labels: whether it must carry class names and normalisation as metadata.
+        takes_labels: whether it can.
     """
 
     io_dtype: str
@@ -44,13 +45,14 @@ class Target:
     has_int4: bool = False
     on_edgetpu: bool = False
     has_labels: bool = False
+    takes_labels: bool = False
 
 
 TARGETS = {
     "cpu": Target("int8", is_integer=True, has_int4=True),
     "edgetpu": Target("int8", is_integer=True, on_edgetpu=True),
-    "app": Target("uint8", is_integer=True, has_labels=True),
-    "float": Target("float32", is_integer=False),
+    "app": Target("uint8", is_integer=True, has_labels=True, takes_labels=True),
+    "float": Target("float32", is_integer=False, takes_labels=True),
 }
 PART_SAMPLES = 2  # inputs for the comparison part by part; each gives thousands of values a part
 
@@ -95,7 +97,8 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
             But for `"cpu"`, whatever has fewer than 8 bits lies in 8-bit containers.
         samples: inputs of `model` to compare outputs on, `(count, height, width, channels)`; best, real pictures. By
             default a few made-up ones.
-        labels: class names in the order of the outputs; for `"app"`.
+        labels: class names in the order of the outputs, for `"app"`; with them a `"float"` file is one for MediaPipe,
+            too. The other targets carry none.
         overwrite: whether an existing file may be replaced.
 
     Returns:
@@ -129,8 +132,8 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     edgetpu = check_edgetpu(content) if chosen.on_edgetpu else None
     if edgetpu is not None and not edgetpu.ok:
         raise ExportError(f"The file would not run wholly on the Edge TPU:\n{edgetpu}")
-    if chosen.has_labels:
-        mean, std = _normalization(model)
+    if chosen.takes_labels and labels is not None:
+        mean, std = _normalization(model, chosen)
         content = metadata.add_classifier_metadata(content, model.name, labels, mean, std)
     parts = _compare_parts(model, content, samples) if chosen.is_integer else ()
     agreement = _compare(model, content, samples, chosen)
@@ -185,7 +188,8 @@ def _check_arguments(model, target, labels):
             f"Model `{model.name}` computes in {model.compute_dtype}: build it in float32 and give it these weights "
             "(`set_weights`), then export that."
         )
-    if chosen.has_labels and (labels is None or len(labels) != model.output_shape[-1]):
+    is_labelled = chosen.has_labels or (chosen.takes_labels and labels is not None)
+    if is_labelled and len(labels or ()) != model.output_shape[-1]:
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
             f"Received: {'none' if labels is None else len(labels)}"
@@ -205,16 +209,17 @@ def _preprocessing(model):
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 
-def _normalization(model):
-    """The `(mean, std)` for which `(byte - mean) / std` is what the network behind its preprocessing takes."""
+def _normalization(model, target):
+    """The `(mean, std)` for which `(byte - mean) / std` is what the network of the file takes."""
     scaling = _preprocessing(model)
-    if any(isinstance(layer, ColorRescaling) for layer in model.layers):
-        return 0.0, 1.0  # the file scales colours itself, and its inputs are bytes
-    if scaling is None:
+    scales_colors = any(isinstance(layer, ColorRescaling) for layer in model.layers)
+    if scaling is None and not scales_colors:
         raise ValueError(
-            "Target `app` takes bytes, so the model must scale them itself: build it with "
+            "A file with labels takes bytes, so the model must scale them itself: build it with "
             "`include_preprocessing=True`, or with a `keras.layers.Rescaling` behind the input."
         )
+    if scales_colors or not target.is_integer:
+        return 0.0, 1.0  # the file does it
     return -scaling.offset / scaling.scale, 1 / scaling.scale
 
 

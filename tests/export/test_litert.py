@@ -1,7 +1,4 @@
-import json
-import os
 import pathlib
-import subprocess
 
 import keras
 import numpy as np
@@ -22,7 +19,6 @@ from keras_mnv4.export import runtime
 from keras_mnv4.export import tflite_file
 
 pytestmark = pytest.mark.tensorflow
-CLIENT = "MEDIAPIPE_PYTHON"  # a Python that has MediaPipe
 
 
 def tiny(**arguments):
@@ -209,6 +205,12 @@ def test_paths_that_cannot_be_written_are_errors_at_once(quantized, tmp_path):
         (lambda: qat.quantize_model(tiny()), {"target": "app"}, "Received: none"),
         (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a"]}, "Received: 1"),
         (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a", "b", ""]}, "`labels`"),
+        (lambda: tiny(), {"target": "float", "labels": ["a"]}, "Received: 1"),
+        (
+            lambda: tiny(include_preprocessing=False),
+            {"target": "float", "labels": ["a", "b", "c"]},
+            "include_preprocessing",
+        ),
         (lambda: tiny(input_shape=(None, None, 3)), {"target": "float"}, "fixed size"),
         (
             lambda: qat.quantize_model(tiny(include_preprocessing=False)),
@@ -287,39 +289,6 @@ def test_metadata_is_deterministic_and_holds_the_labels(quantized, photos, tmp_p
     assert metadata.read_labels(contents[0]) == labels
     export.to_litert(quantized, tmp_path / "c.tflite", samples=photos)
     assert metadata.read_labels((tmp_path / "c.tflite").read_bytes()) == []
-
-
-CLIENT_CODE = """
-import json, sys
-import mediapipe as mp
-from mediapipe.tasks.python import BaseOptions, vision
-options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), max_results=3)
-classifier = vision.ImageClassifier.create_from_options(options)
-for path in sys.argv[2:]:
-    result = classifier.classify(mp.Image.create_from_file(path)).classifications[0].categories
-    print(json.dumps([(category.category_name, category.score) for category in result]))
-classifier.close()
-"""
-
-
-@pytest.mark.skipif(
-    CLIENT not in os.environ, reason=f"`make test` sets {CLIENT}; MediaPipe cannot share TFMOT's environment"
-)
-def test_mediapipe_reads_the_app_file(quantized, photos, tmp_path):
-    labels = ["china", "flower", "neither"]
-    path = tmp_path / "app.tflite"
-    export.to_litert(quantized, path, target="app", labels=labels, samples=photos)
-    pictures = []
-    for index, photo in enumerate(photos[:4].astype("uint8")):
-        pictures.append(str(tmp_path / f"{index}.png"))
-        keras.utils.save_img(pictures[-1], photo, scale=False)
-    done = subprocess.run(
-        [os.environ[CLIENT], "-c", CLIENT_CODE, str(path), *pictures], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected = export.LiteRTModel(path).predict(photos[:4].astype("uint8"))
-    for line, scores in zip(done.stdout.splitlines(), expected, strict=True):
-        assert dict(json.loads(line)) == pytest.approx(dict(zip(labels, scores.tolist(), strict=True)), abs=1e-3)
 
 
 def test_made_up_pictures_are_natural_enough():
