@@ -131,7 +131,6 @@ class Experiment:
         epochs = self.arguments.supernet_epochs
         strategy = tuner.SPOS(supernet, self.costs, augmentation=self.augmentation())
         strategy.compile(self.optimizer(epochs), metrics=["accuracy"])
-        strategy.optimizer.build(strategy.trainable_variables)
         backup = keras.callbacks.BackupAndRestore(self.out / "backup")
         strategy.fit(self.pictures.train, epochs=epochs, verbose=2, callbacks=[backup])
         with atomic_file(path) as temporary:

@@ -213,6 +213,5 @@ def _fit(strategy, batches, loss, epochs, learning_rate, directory, verbose):
         0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
     )
     strategy.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY), loss=loss, metrics=["accuracy"])
-    strategy.optimizer.build(strategy.trainable_variables)
     backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
     strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])

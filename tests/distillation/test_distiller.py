@@ -1,10 +1,5 @@
 """`Distiller`: its loss against NumPy, what it trains and what it leaves alone, and all that `fit` does with it."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -16,6 +11,7 @@ from classifiers import linear
 from classifiers import outputs
 from classifiers import softmax
 from classifiers import values
+from devices import on_one_and_two
 from keras.distillation import DistillationLoss
 from keras.distillation import FeatureDistillation
 from keras.distillation import LogitsDistillation
@@ -255,56 +251,20 @@ def test_trains_in_mixed_precision(policy):
     assert all(np.isfinite(value).all() for value in values(student).values())
 
 
-TWO_DEVICES = """
-import contextlib, sys
-from test_distiller import *
-
-@contextlib.contextmanager
-def two_devices():
-    if keras.backend.backend() == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-        assert keras.distribution.distribution().device_mesh.shape == (2,)
-        yield
-        return
-    import tensorflow as tf
-
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert strategy.num_replicas_in_sync == 2
-    with strategy.scope():
-        yield
-
-def trained_on(devices):
-    with devices:
-        losses = [FeatureDistillation("mse", "predictions", "predictions"), LogitsDistillation(2.0)]
-        student = linear(regularizer=keras.regularizers.L2(0.01))
-        distiller = Distiller(student, linear(4, seed=1), 2.0, classes=[3, 1, 0], distillation_losses=losses)
-        distiller.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", loss_weights=0.1)
-        weights = np.linspace(0, 2, 12).astype("float32")
-        distiller.fit(PICTURES, LABELS, batch_size=4, shuffle=False, sample_weight=weights, verbose=0)
-        return values(student)
-
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-
-    (device,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
-np.savez(sys.argv[1], **trained_on(contextlib.nullcontext()))
-np.savez(sys.argv[2], **trained_on(two_devices()))
-"""
+def trained():
+    losses = [FeatureDistillation("mse", "predictions", "predictions"), LogitsDistillation(2.0)]
+    student = linear(regularizer=keras.regularizers.L2(0.01))
+    distiller = Distiller(student, linear(4, seed=1), 2.0, classes=[3, 1, 0], distillation_losses=losses)
+    distiller.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", loss_weights=0.1)
+    weights = np.linspace(0, 2, 12).astype("float32")
+    distiller.fit(PICTURES, LABELS, batch_size=4, shuffle=False, sample_weight=weights, verbose=0)
+    return values(student)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras trains on one device there")
 def test_two_devices_train_like_one(tmp_path):
-    path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
-    flags = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": path, "XLA_FLAGS": flags}
-    files = [str(tmp_path / name) for name in ("one.npz", "two.npz")]
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, *files], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = map(np.load, files)
+    one, two = on_one_and_two(trained, tmp_path)
     for path in one:
         np.testing.assert_allclose(two[path], one[path], rtol=0, atol=1e-5, err_msg=path)
     assert np.any(one["predictions/kernel"] != values(linear())["predictions/kernel"])

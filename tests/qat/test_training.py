@@ -1,6 +1,5 @@
 """QAT as it is run: stopped and resumed, in half precision, on several devices, with statistics frozen on the way."""
 
-import contextlib
 import os
 import pathlib
 import signal
@@ -10,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from devices import on_one_and_two
 
 from keras_mnv4 import export
 from keras_mnv4 import layers
@@ -129,41 +129,11 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert not any(backup.iterdir())  # done: the next training begins anew
 
 
-TWO_DEVICES = """
-import sys
-from test_training import *
-np.savez(sys.argv[1], **trained_on(contextlib.nullcontext()))
-np.savez(sys.argv[2], **trained_on(two_devices()))
-"""
-
-
-@contextlib.contextmanager
-def two_devices():
-    if keras.backend.backend() == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-        assert keras.distribution.distribution().device_mesh.shape == (2,)
-        yield
-        return
-    import tensorflow as tf
-
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert strategy.num_replicas_in_sync == 2
-    with strategy.scope():
-        yield
-
-
-def trained_on(devices):
+def trained():
     """The weights after five steps of two pictures each."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-    with devices:
-        model = qat.quantize_model(small_classifier())
-        qat.freeze_statistics(model)
-        fit(compiled(model), steps_per_epoch=5)
+    model = qat.quantize_model(small_classifier())
+    qat.freeze_statistics(model)
+    fit(compiled(model), steps_per_epoch=5)
     return values(model)
 
 
@@ -171,12 +141,7 @@ def trained_on(devices):
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras trains on one device there")
 def test_two_devices_train_like_one(tmp_path):
     """Though each sees pictures of another range, which TFMOT's quantisers by themselves would average."""
-    files = [tmp_path / "one.npz", tmp_path / "two.npz"]
-    child = run_here(TWO_DEVICES, *files, XLA_FLAGS="--xla_force_host_platform_device_count=2")
-    _, errors = child.communicate()
-    assert child.returncode == 0, errors[-2000:]
-    one, two = map(np.load, files)
-    assert set(one) == set(two)
+    one, two = on_one_and_two(trained, tmp_path)
     for path in one:
         np.testing.assert_allclose(two[path], one[path], rtol=0, atol=1e-4, err_msg=path)
     assert np.any(one["stem/kernel"] != values(small_classifier(), "stem/kernel")["stem/kernel"])

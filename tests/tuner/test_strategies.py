@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import planted
 import pytest
+from devices import on_one_and_two
 from keras import ops
 
 from keras_mnv4 import tuner
@@ -322,3 +323,41 @@ def test_batches_of_data_sets():
     assert len(batches) == 3
     with pytest.raises(ValueError, match="both"):
         tuner.search_batches(first, (np.arange(2), np.arange(2)))
+
+
+STRATEGIES = {
+    "spos": lambda supernet, costs: tuner.SPOS(supernet, costs, paths=16),
+    "tunas": lambda supernet, costs: tuner.TuNAS(supernet, 12, costs, {"macs": 2e6}),
+    "darts": lambda supernet, costs: tuner.DARTS(supernet),
+    "proxylessnas": lambda supernet, costs: tuner.ProxylessNAS(supernet, costs=costs, target=("macs", 2e6)),
+}
+
+
+def trained():
+    """All variables of each strategy after six steps, whose batches are two pictures twice.
+
+    So each of two devices sees those two: their normalisations are as on one device, which they are not in general.
+    """
+    found = {}
+    pairs = np.random.default_rng(0).uniform(0, 255, (6, 1, 2, 32, 32, 3)).astype("float32")
+    pictures = np.tile(pairs, (1, 2, 1, 1, 1, 1)).reshape(-1, 32, 32, 3)
+    labels = np.tile(np.arange(6)[:, None] % 3, (1, 4)).reshape(-1)
+    for name, make in STRATEGIES.items():
+        keras.utils.set_random_seed(0)
+        supernet = tuner.SuperNet(TINY, (32, 32, 3), classes=3)
+        strategy = make(supernet, tuner.CostModel(TINY, {"macs": 5e6}, (32, 32, 3), classes=3))
+        strategy.compile(keras.optimizers.SGD(0.05))
+        data = pictures, labels
+        if strategy.logits is not None:  # others, for the architecture
+            data = [[each, each[::-1].copy()] for each in data]
+        strategy.fit(*data, batch_size=4, shuffle=False, verbose=0)
+        found |= {f"{name}/{index}": ops.convert_to_numpy(each) for index, each in enumerate(strategy.variables)}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras trains on one device there")
+def test_two_devices_train_like_one(tmp_path):
+    one, two = on_one_and_two(trained, tmp_path)
+    for path in one:
+        np.testing.assert_allclose(two[path], one[path], rtol=0, atol=1e-5, err_msg=path)

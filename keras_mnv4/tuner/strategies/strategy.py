@@ -82,6 +82,7 @@ class Strategy(keras.Model):
         elif architecture_optimizer is not None:
             raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self.optimizer.build(self.trainable_variables)  # in a step, devices would make collectives in another order
 
     def default_optimizer(self):
         """The paper's optimizer of the logits."""
