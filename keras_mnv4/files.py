@@ -1,10 +1,13 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import tempfile
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -46,6 +49,49 @@ def write_json(path, content):
     """
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def check_plan(path, plan, contents):
+    """Raises if a folder is of another call; if it is a new one, writes down what is going to be in it.
+
+    Args:
+        path: the JSON file that says so, in the folder.
+        plan: JSON-ready dictionary of all that what is in the folder depends on.
+        contents: what that is, for the message.
+
+    Raises:
+        ValueError: if the file has another plan; it names the keys that differ.
+
+    Example:
+
+    >>> check_plan("plan.json", {"seed": 0}, "numbers")
+    >>> check_plan("plan.json", {"seed": 1}, "numbers")
+    Traceback (most recent call last):
+    ...
+    ValueError: '.' has numbers of another seed: give another `directory`.
+    """
+    path, plan = pathlib.Path(path), json.loads(json.dumps(plan))
+    if not path.exists():
+        write_json(path, plan)
+        return
+    there = json.loads(path.read_text())
+    odd = sorted(key for key in plan if there.get(key) != plan[key])
+    if odd:
+        raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `directory`.")
+
+
+def fingerprint(arrays):
+    """A hash of NumPy arrays, by which weights or pictures are known again.
+
+    Example:
+
+    >>> fingerprint([np.arange(3)]) == fingerprint([np.arange(3)])
+    True
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def check_writable(path, overwrite=False):

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import zlib
 
 import keras
 import numpy as np
 
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import check_plan
 from keras_mnv4.files import write_json
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.spaces import fine_space
@@ -20,6 +22,8 @@ GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05
 WEIGHT_DECAY = 0.02
 CALIBRATION_PICTURES = 1024
+PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
+FINGERPRINT_PICTURES = 64  # by which a data set is known again
 
 
 def search(
@@ -62,7 +66,7 @@ def search(
         A `UIBTuner` that has searched: `best_architecture()`, `results()`, `front("macs")`.
 
     Raises:
-        ValueError: if the folder has a search of another space.
+        ValueError: if the folder has a search of another space, other pictures, limits, epochs, rate, loss or seed.
 
     Example:
 
@@ -73,10 +77,9 @@ def search(
     from keras_mnv4.tuner.uib_tuner import UIBTuner
 
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    _check_space(space, directory / "space.json")
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
+    _check_plan(directory, space, data, "spos", limits, epochs, learning_rate, loss, seed)
     oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
     supernet = _trained_supernet(
         costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose
@@ -86,7 +89,7 @@ def search(
     )
     tuner.search(
         validation_data=data.validation.arrays(),
-        calibration_data=data.train.arrays(CALIBRATION_PICTURES)[0],
+        calibration_data=np.random.default_rng(seed).permutation(data.train.arrays(CALIBRATION_PICTURES)[0]),
         verbose=int(verbose != 0),
     )
     return tuner
@@ -133,8 +136,8 @@ def gradient_search(
 ):
     """Searches by gradients: a supernet and the chances of its choices are trained together, and the likeliest are it.
 
-    Weights learn on one half of the training set, choices on the other. The same call in a new process goes on where
-    the last one was stopped, or killed.
+    Weights learn on one half of the training set, choices on the other; those of `"proxylessnas"` after a quarter of
+    the epochs. The same call in a new process goes on where the last one was stopped, or killed.
 
     Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332).
 
@@ -151,7 +154,8 @@ def gradient_search(
         The candidate that was found; `candidate.json` in the folder is the same.
 
     Raises:
-        ValueError: if the strategy is none of these, or the folder has a search of another space.
+        ValueError: if the strategy is none of these, or the folder has a search of another one, or of other things, as
+            for `search`.
 
     Example:
 
@@ -161,35 +165,46 @@ def gradient_search(
     if strategy not in GRADIENT_STRATEGIES:
         raise ValueError(f"`strategy` must be one of {', '.join(GRADIENT_STRATEGIES)}. Received: {strategy!r}")
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    _check_space(space, directory / "space.json")
+    shape = (data.train.size, data.train.size, 3)
+    costs = CostModel(space, limits, shape, len(data.class_names))
+    _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed)
     path = directory / "candidate.json"
     if path.exists():
         return json.loads(path.read_text())
-    shape = (data.train.size, data.train.size, 3)
-    costs = CostModel(space, limits, shape, len(data.class_names))
-    if strategy == "proxylessnas" and limits:
-        kwargs = {"costs": costs, "target": next(iter(limits.items())), **kwargs}
-    keras.utils.set_random_seed(seed)
-    supernet = SuperNet(space, shape, len(data.class_names))
-    searching = GRADIENT_STRATEGIES[strategy](supernet, seed=seed, augmentation=augmentation, **kwargs)
     pictures, labels = data.train.arrays()
     halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
     batch = min(data.train.batch_size, min(map(len, halves)))
     batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
+    if strategy == "proxylessnas":
+        kwargs = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), **kwargs}
+        if limits:
+            kwargs = {"costs": costs, "target": next(iter(limits.items())), **kwargs}
+    keras.utils.set_random_seed(seed)
+    supernet = SuperNet(space, shape, len(data.class_names))
+    searching = GRADIENT_STRATEGIES[strategy](supernet, seed=seed, augmentation=augmentation, **kwargs)
     _fit(searching, batches, loss, epochs, learning_rate, directory, verbose)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)
     return found
 
 
-def _check_space(space, path):
-    text = space.to_json()
-    if not path.exists():
-        with atomic_file(path) as temporary:
-            temporary.write_text(text)
-    elif path.read_text() != text:
-        raise ValueError(f"'{path.parent}' has a search of another space: give another `directory`.")
+def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed):
+    """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures, labels = data.train.arrays(FINGERPRINT_PICTURES)
+    plan = {
+        "space": json.loads(space.to_json()),
+        "strategy": strategy,
+        "limits": {getattr(measure, "__name__", str(measure)): most for measure, most in (limits or {}).items()},
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "loss": loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss),
+        "seed": seed,
+        "size": data.train.size,
+        "class_names": list(data.class_names),
+        "pictures": [data.train.num_pictures, zlib.crc32(pictures.tobytes()), zlib.crc32(labels.tobytes())],
+    }
+    check_plan(directory / "plan.json", plan, "a search")
 
 
 def _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose):

@@ -105,10 +105,7 @@ class SearchSpace:
     @property
     def largest(self):
         """The candidate of the largest numbers, with all rows."""
-        return {
-            name: values[-1] if NONE in values or isinstance(values[0], str) else max(values)
-            for name, values in self.decisions.items()
-        }
+        return {name: _largest(values) for name, values in self.decisions.items()}
 
     def sample(self, random):
         """A candidate, each of its decisions taken by chance; always a network.
@@ -150,10 +147,7 @@ class SearchSpace:
         self._check(candidate)
         for path, row in self.rows:
             changed = (
-                {**candidate, name: value}
-                for name, values in self.decisions.items()
-                if name.startswith(f"{path}/")
-                for value in values
+                {**candidate, name: value} for name in self.decisions_of(path, row) for value in self.decisions[name]
             )
             candidate = next((each for each in (candidate, *changed) if _is_block(path, row, each)), candidate)
         self.architecture_of(candidate)
@@ -282,6 +276,13 @@ def _choose(path, row, candidate):
         return row
     chosen = {field: candidate[name_of(path, field, choice)] for field, choice in row.choices.items()}
     return dataclasses.replace(row, **chosen)
+
+
+def _largest(values):
+    """Of numbers, with None for nothing, the largest; of rows the last that is not left out."""
+    if any(isinstance(value, str) for value in values):
+        return next(value for value in reversed(values) if value != NONE)
+    return max(values, key=lambda value: value or 0)
 
 
 def _is_block(path, row, candidate):

@@ -10,6 +10,7 @@ from keras import ops
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import Choice
 from keras_mnv4.applications.network import DEFINITIONS
+from keras_mnv4.applications.network import Definition
 from keras_mnv4.applications.network import Style
 from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.preprocessing import BYTES
@@ -154,7 +155,8 @@ class SuperNet(keras.Model):
     def recalibrate(self, candidate, data, batch_size=BATCH):
         """Chooses a candidate, and takes the statistics of its batch normalisations anew.
 
-        They are means over all batches, each that of its batch in training.
+        They are weighted means over all batches, each that of its batch in training, the later ones with more weight:
+        by far the most have the last `1 / (1 - momentum)`, ten with a momentum of 0.9. Give classes mixed.
 
         Source: Guo et al., "Single Path One-Shot Neural Architecture Search" (arXiv 1904.00420), section 3.4.
 
@@ -206,6 +208,8 @@ class SuperNet(keras.Model):
         finally:
             for variable, value in zip(self.non_trainable_variables, before, strict=True):
                 variable.assign(value)
+        if not pairs:
+            raise ValueError("`validation_data` must hold a batch at least.")
         labels, outputs = (np.concatenate(each) for each in zip(*pairs, strict=True))
         if self.arguments["classifier_activation"] is None:
             outputs = ops.convert_to_numpy(ops.softmax(outputs))
@@ -237,7 +241,9 @@ class SuperNet(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "space": SearchSpace.from_json(config["space"])})
+        definition = config["definition"]
+        definition = Definition(**definition) if isinstance(definition, dict) else definition
+        return cls(**{**config, "space": SearchSpace.from_json(config["space"]), "definition": definition})
 
 
 class SharedPlace(layers.Layer):

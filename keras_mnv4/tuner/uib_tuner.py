@@ -71,7 +71,7 @@ class UIBTuner(keras_tuner.Tuner):
         self.supernet, self.costs = supernet, costs
         self.space = supernet.space
         self.space.to_hyperparameters(oracle.hyperparameters)
-        self._measures = {_name(measure): measure for measure in (*costs.limits, *measures)}
+        self._measures = _by_name((*costs.limits, *measures))
         self._log_dir = log_dir
         self._writer = None
         self._verbose = 0
@@ -146,8 +146,9 @@ class UIBTuner(keras_tuner.Tuner):
         """
         check_measures((measure,), "measure")
         results = self.results()
+        known = next((name for name, each in self._measures.items() if each == measure), None)
         points = [
-            (each["costs"].get(_name(measure)) or self.costs.cost(each["candidate"], measure), each["accuracy"])
+            (each["costs"].get(known) or self.costs.cost(each["candidate"], measure), each["accuracy"])
             for each in results
         ]
         return [results[place] for place in pareto_front(points)]
@@ -230,5 +231,11 @@ class UIBTuner(keras_tuner.Tuner):
         self._writer.flush()
 
 
-def _name(measure):
-    return measure.__name__ if callable(measure) else measure
+def _by_name(measures):
+    """Measures by what their costs are called in records."""
+    found = {}
+    for measure in measures:
+        name = getattr(measure, "__name__", None) if callable(measure) else measure
+        if name is None or found.setdefault(name, measure) != measure:
+            raise ValueError(f"Measures that are functions must have names of their own. Received: {measures}")
+    return found

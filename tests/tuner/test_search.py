@@ -1,5 +1,8 @@
 """Searches in one call: with shared weights, in one stage and in two."""
 
+import dataclasses
+import json
+
 import pytest
 
 from keras_mnv4 import data
@@ -33,15 +36,23 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
     assert len(again.results()) == 6
     assert all(each in again.results() for each in results)
     assert (tmp_path / "supernet.keras").stat().st_mtime == supernet
-    with pytest.raises(ValueError, match="another space"):
-        tuner.search(tuner.tiny_space(), digits, tmp_path, **how)
+    others = dataclasses.replace(digits, train=digits.test)
+    for space, pictures, changes, other in (
+        (tuner.tiny_space(), digits, {}, "space"),
+        (tuner.tiny_space((4, 8)), others, {}, "pictures"),
+        (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
+    ):
+        with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
+            tuner.search(space, pictures, tmp_path, **{**how, **changes})
+    with pytest.raises(ValueError, match="of another strategy"):
+        tuner.gradient_search(tuner.tiny_space((4, 8)), digits, tmp_path, limits={"macs": 7e5}, epochs=1)
 
 
 def test_two_stages_in_one_call(digits, tmp_path):
     how = {"epochs": 1, "population": 3, "generations": 1, "verbose": 0}
     found = tuner.two_stage_search(COARSE, digits, tmp_path, weight_bits=(4, 8), **how)
-    coarse = tuner.SearchSpace.from_json((tmp_path / "coarse" / "space.json").read_text())
-    assert coarse == COARSE
+    plan = json.loads((tmp_path / "coarse" / "plan.json").read_text())
+    assert tuner.SearchSpace.from_json(json.dumps(plan["space"])) == COARSE
     fine = found.space
     assert {f"block_1/{part}" for part in ("start", "middle", "weight_bits")} <= fine.decisions.keys()
     assert fine.is_network(found.best_candidate())

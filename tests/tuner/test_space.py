@@ -98,6 +98,18 @@ def test_mending_changes_what_is_no_block():
     assert EXAMPLE.mend(candidate()) == candidate()
 
 
+def test_a_choice_with_a_name_is_mended_too():
+    rows = Conv(8, kernel=3, stride=2), UIB(16, expand=2, start=choice(0, 3, name="kernels"), stride=2)
+    space = tuner.SearchSpace(Architecture("named", rows))
+    assert space.mend({"kernels": 0}) == {"kernels": 3}
+
+
+def test_the_largest_has_all_rows_and_numbers():
+    block = UIB(8, expand=choice(None, 2), middle=3)
+    space = tuner.SearchSpace(Architecture("last", (Conv(8, kernel=3, stride=2), choice(block, None))))
+    assert space.largest == {"block_1": "UIB", "block_1/expand": 2}
+
+
 def test_neighbours_differ_in_one_decision():
     here = candidate()
     found = EXAMPLE.neighbours(here)

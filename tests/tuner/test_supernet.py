@@ -17,6 +17,7 @@ from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
 from keras_mnv4.applications import choice
+from keras_mnv4.applications.network import Definition
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.tuner import SuperNet
 
@@ -203,6 +204,12 @@ def test_it_survives_a_file(tmp_path):
     assert loaded.space == supernet.space
     assert loaded.code.candidate_of(loaded.gates) == candidate
     np.testing.assert_array_equal(loaded.predict_on_batch(pictures(2, 32)), supernet.predict_on_batch(pictures(2, 32)))
+
+
+@pytest.mark.once
+def test_a_definition_survives_a_configuration():
+    supernet = SuperNet(TINY, classes=5, definition=Definition(padding="symmetric", norm_epsilon=1e-5))
+    assert SuperNet.from_config(supernet.get_config()).style == supernet.style
 
 
 @pytest.mark.once

@@ -1,5 +1,6 @@
 """The tuner: what it reports and keeps, that nothing is scored twice, and searches that are killed and shared."""
 
+import functools
 import json
 import math
 import os
@@ -166,6 +167,9 @@ def test_bad_measures(tmp_path, done):
         make(tmp_path, measures=("watts",))
     with pytest.raises(ValueError, match="`measure` must be of"):
         done.front("watts")
+    for measures in [(lambda profile: profile.macs, lambda profile: profile.parameters), (functools.partial(max),)]:
+        with pytest.raises(ValueError, match="names of their own"):
+            make(tmp_path, measures=measures)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ WEIGHT_DECAY = 1e-3  # of the logits
 START = 1e-3  # standard deviation of the first logits
 
 
-@keras.saving.register_keras_serializable(package="keras_mnv4")
 class DARTS(Strategy):
     """Differentiable search: every value of a decision takes part with a share, and the shares are trained.
 

@@ -1,6 +1,7 @@
 """`SearchOptimizer`: one optimizer for the weights of a supernet, another one for what is learnt of architectures."""
 
 import keras
+from keras import ops
 
 
 class SearchOptimizer(keras.optimizers.Optimizer):
@@ -10,10 +11,13 @@ class SearchOptimizer(keras.optimizers.Optimizer):
         weights: the `keras.optimizers.Optimizer` of all variables but those.
         architecture: that of `variables`.
         architecture_variables: list of the variables that `architecture` trains.
+        is_due: function of the number of a step, from 1, that says whether `architecture` takes it: a boolean tensor,
+            or None for yes. If it does not, neither those variables nor its own change: moments are of its steps alone.
     """
 
-    def __init__(self, weights, architecture, architecture_variables, name="search"):
+    def __init__(self, weights, architecture, architecture_variables, is_due=lambda step: None, name="search"):
         super().__init__(learning_rate=0.0, name=name)
+        self._is_due = is_due
         self.inner_optimizers = [weights, architecture]
         self._ids = {id(variable) for variable in architecture_variables}
 
@@ -26,8 +30,15 @@ class SearchOptimizer(keras.optimizers.Optimizer):
         if not self.built:
             self.build(trainable_variables)
         variables = trainable_variables or self._trainable_variables
-        for optimizer, (own_grads, own) in zip(self.inner_optimizers, self._split(grads, variables), strict=True):
-            optimizer.apply(own_grads, own)
+        of_weights, (grads, own) = self._split(grads, variables)
+        weights, architecture = self.inner_optimizers
+        weights.apply(*of_weights)
+        is_due, changing = self._is_due(self.iterations + 1), [*own, *architecture.variables]
+        before = [ops.copy(variable) for variable in changing]
+        architecture.apply(grads, own)
+        if is_due is not None:
+            for variable, value in zip(changing, before, strict=True):
+                variable.assign(ops.where(is_due, ops.convert_to_tensor(variable), value))
         self.iterations.assign_add(1)
 
     def _split(self, grads, variables):
@@ -53,8 +64,8 @@ class SearchOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizers[0].learning_rate = value
 
     def finalize_variable_values(self, var_list):
-        for optimizer in self.inner_optimizers:
-            optimizer.finalize_variable_values(var_list)
+        for optimizer, (_, own) in zip(self.inner_optimizers, self._split(var_list, var_list), strict=True):
+            optimizer.finalize_variable_values(own)
 
     def get_config(self):
         names = "weights", "architecture"

@@ -7,9 +7,9 @@ from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 START = 1e-3  # standard deviation of the first logits
+LEAST_SHARE = 1e-2  # of the logarithms of cost and target, below which cost does not count
 
 
-@keras.saving.register_keras_serializable(package="keras_mnv4")
 class ProxylessNAS(Strategy):
     """Binary gates: every step computes with one network; the chances it was drawn with get its gates' gradient.
 
@@ -28,12 +28,13 @@ class ProxylessNAS(Strategy):
         form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; or `"add"`, the
             loss plus `weight * (cost - target) / target`.
         scale, exponent, weight: of these.
-        every: steps of the weights for each step of the logits.
+        every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
         **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
-        ValueError: if `form` is unknown, or only one of `costs` and `target` is given.
+        ValueError: if `form` is unknown, only one of `costs` and `target` is given, or the target of `"mul"` is no more
+            than 1.
 
     Example:
 
@@ -61,6 +62,11 @@ class ProxylessNAS(Strategy):
             raise ValueError(f"`form` must be 'mul' or 'add'. Received: {form!r}")
         if (costs is None) != (target is None):
             raise ValueError(f"`costs` and `target` belong together. Received: {costs=}, {target=}")
+        if form == "mul" and target is not None and not target[1] > 1:
+            raise ValueError(
+                f"`form='mul'` takes logarithms of costs, which must be far above 1. Received: {target=}. Take a "
+                "smaller unit, or `form='add'`."
+            )
         self.warmup_steps = warmup_steps
         self.form, self.scale, self.exponent, self.weight, self.every = form, scale, exponent, weight, every
         self.table = None if costs is None else CostTable(costs, target[0])
@@ -91,9 +97,12 @@ class ProxylessNAS(Strategy):
             cost = self.table.expect(chances) / self.target
             if self.form == "mul":
                 goal = ops.log(self.target)
-                loss = loss * self.scale * ((ops.log(cost) + goal) / goal) ** self.exponent
+                share = ops.maximum((ops.log(cost) + goal) / goal, LEAST_SHARE)
+                loss = loss * self.scale * share**self.exponent
             else:
                 loss = loss + self.weight * (cost - 1.0)
-        past = self.steps - self.warmup_steps  # steps are counted before the loss is computed
-        is_due = ops.logical_and(past > 0, past % self.every == 0)
-        return loss * ops.cast(is_due, "float32")
+        return loss
+
+    def is_due(self, step):
+        past = step - self.warmup_steps
+        return ops.logical_and(past > 0, past % self.every == 0)

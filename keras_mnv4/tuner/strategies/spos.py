@@ -9,7 +9,6 @@ from keras_mnv4.tuner.strategies.strategy import Strategy
 BINS = 10  # ranges of cost that are drawn with the same chance
 
 
-@keras.saving.register_keras_serializable(package="keras_mnv4")
 class SPOS(Strategy):
     """Single path one-shot: every step trains one network, drawn by chance from those within the limits.
 

@@ -6,6 +6,8 @@ from keras import ops
 
 from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
 
+RANDOM = "random"  # where weights' files have the state of the random numbers
+
 
 class Strategy(keras.Model):
     """Trains all networks of a supernet together, with `fit`, and may learn which of them is good.
@@ -15,7 +17,8 @@ class Strategy(keras.Model):
     its gradient is for the logits alone, that of the training loss for the weights alone.
 
     Such a strategy needs two sets of pictures, one for the weights and one for the architecture: `search_batches` makes
-    pairs of batches of them. `predict` and `evaluate` ask the network of the largest logits.
+    pairs of batches of them. `predict` and `evaluate` ask the network of the largest logits. What is to be kept is the
+    supernet, `strategy.supernet.save(...)`; `save_weights` keeps all that training needs to go on.
 
     Args:
         supernet: a `SuperNet`.
@@ -36,7 +39,9 @@ class Strategy(keras.Model):
         self.logits = None
         if first_logits is not None:
             shape = (self.code.size,)
-            self.logits = self.add_weight(name="logits", shape=shape, dtype="float32", initializer=first_logits)
+            self.logits = self.add_weight(
+                name="logits", shape=shape, dtype="float32", initializer=first_logits, autocast=False
+            )
         self.built = True
 
     def draw(self):
@@ -53,6 +58,10 @@ class Strategy(keras.Model):
             training_data: pair of the pictures and labels for the weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `architecture_loss`")
+
+    def is_due(self, step):
+        """Whether the logits take a step in step number `step`, from 1: a boolean tensor, or None for yes."""
+        return None
 
     def best_candidate(self):
         """The network of the largest logits; of a strategy without any, that which was chosen of the supernet.
@@ -78,7 +87,7 @@ class Strategy(keras.Model):
         """
         if self.logits is not None:
             own = self.default_optimizer() if architecture_optimizer is None else architecture_optimizer
-            optimizer = SearchOptimizer(*map(keras.optimizers.get, (optimizer, own)), [self.logits])
+            optimizer = SearchOptimizer(*map(keras.optimizers.get, (optimizer, own)), [self.logits], self.is_due)
         elif architecture_optimizer is not None:
             raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
@@ -135,9 +144,16 @@ class Strategy(keras.Model):
         return outputs
 
     def loss_of(self, pictures, labels, gates, weights=None):
-        """The compiled loss of `outputs_of`."""
-        outputs = self.outputs_of(pictures, gates, weights)
-        return super().compute_loss(pictures, labels, outputs, None, True)
+        """The compiled loss of `outputs_of`, without what regularises weights."""
+        return self._compile_loss(labels, self.outputs_of(pictures, gates, weights))
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[RANDOM] = ops.convert_to_numpy(self.random.state)  # Keras leaves it out: what is drawn would come again
+
+    def load_own_variables(self, store):
+        self.random.state.assign(store[RANDOM])
+        super().load_own_variables({name: store[name] for name in set(store.keys()) - {RANDOM}})
 
 
 def _pairs(x, y):

@@ -15,7 +15,6 @@ BASELINE_DECAY = 0.95
 REWARDS = ("absolute", "mnas", "mnas_hard")
 
 
-@keras.saving.register_keras_serializable(package="keras_mnv4")
 class TuNAS(Strategy):
     """Reinforcement learning: each step draws a network, trains it, and makes it likelier the better it does.
 
