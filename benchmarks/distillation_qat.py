@@ -100,9 +100,8 @@ class Experiment:
     def begin(self, teacher):
         """The quantised network as `keras_mnv4.training.quantize` has it before it is trained."""
         quantized = qat.quantize_model(teacher, self.arguments.policy)
-        pictures = self.pictures.train.arrays(training.CALIBRATION_PICTURES)[0]
-        qat.calibrate(quantized, pictures)
-        qat.correct_biases(quantized, pictures[: training.CORRECTION_PICTURES])
+        qat.calibrate(quantized, self.pictures.train.arrays(training.CALIBRATION_PICTURES)[0])
+        qat.correct_biases(quantized, self.pictures.train.arrays(training.CORRECTION_PICTURES)[0])
         qat.freeze_statistics(quantized)
         return quantized
 

@@ -9,6 +9,8 @@ from keras import layers
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
 from keras_mnv4.data import PictureSet
+from keras_mnv4.distillation.classifier_view import ClassifierView
+from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.recipes import fit_classifier
 
 WARMUP_SHARE = 0.1
@@ -156,7 +158,8 @@ def distill(
     pictures = train.pictures if pictures is None else pictures
     if pool:
         shown = PictureSet(pool, np.zeros(len(pool)), teacher.input_shape[1] or train.size)
-        chosen = distillation.select_relevant(teacher.predict(shown, verbose=0), -(-len(pictures) // classes))
+        probabilities = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
+        chosen = distillation.select_relevant(probabilities, -(-len(pictures) // classes))
         pool = [pool[index] for index in chosen]
     sources = [
         (distillation.Source(each, augmentation=augmentation), part)
@@ -210,9 +213,8 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
     >>> quantized = quantize(model, data, policy="w4a8", epochs=5)
     """
     quantized = qat.quantize_model(model, policy)
-    pictures = data.train.arrays(limit=CALIBRATION_PICTURES)[0]
-    qat.calibrate(quantized, pictures)
-    correction = pictures[:CORRECTION_PICTURES]
+    qat.calibrate(quantized, data.train.arrays(limit=CALIBRATION_PICTURES)[0])
+    correction = data.train.arrays(limit=CORRECTION_PICTURES)[0]  # of all classes: the set may be sorted by them
     if not epochs:
         qat.optimize_rounding(quantized, correction)
     else:

@@ -12,6 +12,7 @@ from conftest import SMALL
 from keras_mnv4 import applications
 from keras_mnv4 import cli
 from keras_mnv4 import training
+from keras_mnv4 import tuner
 from keras_mnv4.cli import commands
 from keras_mnv4.cli import parser
 from keras_mnv4.export import metadata
@@ -102,8 +103,45 @@ def test_limits_of_a_search_are_read(capsys):
     assert "macs=30e6" in capsys.readouterr().err
 
 
-def _save_teacher(path, classes=2):
-    applications.build_network(SMALL, classes=classes, input_shape=(32, 32, 3)).save(path)
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--limit", "flops=1e6"), "flops"),
+        (("--weight-bits", 9), "w9a8"),
+        (("--weight-bits", 9, "--space", "two-stage"), "w9a8"),
+        (("--strategy", "darts", "--space", "two-stage"), "--strategy spos"),
+    ],
+)
+def test_a_search_is_checked_before_pictures_are_made(arguments, message, tmp_path, capsys):
+    assert mnv4("search", "--teacher", tmp_path / "not_looked_for.keras", *arguments, "--out", tmp_path / "search") == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.once
+def test_what_a_search_found_is_trained_with_backups(photo_folder, tmp_path, monkeypatch):
+    out, backups = tmp_path / "search", []
+
+    def search(space, data, directory, strategy, **_):
+        directory.mkdir()
+        return space.largest
+
+    def train(model, *_, backup_dir, **__):
+        backups.append(backup_dir)
+        return model
+
+    monkeypatch.setattr(tuner, "gradient_search", search)
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "quantize", train)
+    monkeypatch.setattr(commands, "_report_and_save", lambda *_: commands.Outcome("", {}))
+    how = ("--space", "tiny", "--strategy", "darts", "--weight-bits", 4, 8)
+    assert mnv4("search", "--data", photo_folder, *how, "--out", out) == 0
+    assert backups == [out / "backup" / "float", out / "backup" / "quantized"]
+
+
+def _save_teacher(path, classes=2, size=32):
+    applications.build_network(SMALL, classes=classes, input_shape=(size, size, 3)).save(path)
     return path
 
 
@@ -265,13 +303,15 @@ def test_cost_of_a_file_is_its_latency(tmp_path, capsys):
 
 
 @pytest.mark.once
-def test_pictures_are_made_from_a_file(tmp_path, capsys):
-    teacher, out = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "made"
+@pytest.mark.parametrize("size", [32, None])
+def test_pictures_are_made_from_a_file(tmp_path, capsys, size):
+    teacher, out = _save_teacher(tmp_path / "teacher.keras", size=size), tmp_path / "made"
     (tmp_path / "teacher.labels.txt").write_text("china\nflower\n")
-    how = ("--pictures", 2, "--rounds", 1, "--steps", 2, "--batch-size", 2)
+    how = ("--pictures", 2, "--rounds", 1, "--steps", 2, "--batch-size", 2, *(() if size else ("--size", 24)))
     assert mnv4("synthesize", teacher, *how, "--out", out) == 0
     assert "2 pictures" in capsys.readouterr().out
     assert {path.parent.name for path in (out / "pictures").rglob("*.png")} == {"china", "flower"}
+    assert json.loads((out / "plan.json").read_text())["stages"][0]["window"] == (size or 24)
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def make_model(photos, out=OUT, limit=100, overwrite=False):
     sample = np.stack([checkpoint.preprocessing.prepare(Image.open(path)) for path in files]).astype("float32")
     quantized = qat.quantize_model(model, "w8a8")
     qat.calibrate(quantized, sample)
-    qat.correct_biases(quantized, sample[:32])
+    qat.correct_biases(quantized, sample[:: max(1, len(sample) // 32)])  # of all sub-folders
     return export.to_litert(
         quantized, out, target="app", samples=sample[:16], labels=imagenet.class_names(), overwrite=overwrite
     )

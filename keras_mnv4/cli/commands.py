@@ -180,6 +180,13 @@ def search(arguments):
     limits = dict(map(_limit, arguments.limit))
     bits = tuple(arguments.weight_bits)
     how = {"limits": limits, "epochs": arguments.epochs}
+    shape = (arguments.size, arguments.size, 3)
+    is_two_stage = arguments.space == "two-stage"
+    if is_two_stage and arguments.strategy != "spos":
+        raise ValueError("Two stages are searched with `--strategy spos`.")
+    space = tuner.coarse_space() if is_two_stage else getattr(tuner, SPACES[arguments.space])(bits)
+    # Before pictures are made, for its checks: that there are such measures and bits.
+    tuner.CostModel(dataclasses.replace(space, weight_bits=bits), limits, shape)
     if arguments.teacher is None:
         data = searched = _load_data(arguments, arguments.size)
     else:
@@ -187,36 +194,32 @@ def search(arguments):
         searched = made.picture_data(arguments.size, soft=True, temperature=datafree.TEMPERATURE)
         how["loss"] = datafree.SoftLabelLoss()
         data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
-    space = None if arguments.space == "two-stage" else getattr(tuner, SPACES[arguments.space])(bits)
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)
-        if space is None:
-            found = tuner.two_stage_search(tuner.coarse_space(), searched, arguments.out, bits, **how)
+        if is_two_stage:
+            found = tuner.two_stage_search(space, searched, arguments.out, bits, **how)
         else:
             found = tuner.search(space, searched, arguments.out, **how)
         found.save_results(arguments.out / "results.json", overwrite=True)
         space, candidate, accuracy = found.space, found.results()[0]["candidate"], found.results()[0]["accuracy"]
         lines, facts = [f"{accuracy:.2%} with shared weights"], {"shared_weights_top1": accuracy}
-    elif space is None:
-        raise ValueError("Two stages are searched with `--strategy spos`.")
     else:
         candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
         lines, facts = [], {}
     architecture = space.architecture_of(candidate)
     files.write_json(arguments.out / "network.json", architecture.to_dict())
-    shape = (arguments.size, arguments.size, 3)
     profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
     network = arguments.out / "network.json"
     lines.append(f"{network}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
     facts.update(network=network, macs=profile.macs, parameters=profile.parameters)
     if not arguments.train_epochs:
         return Outcome("\n".join(lines), facts)
-    flip = arguments.data is not None
+    flip, backup = arguments.data is not None, arguments.out / "backup"
     model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
-    training.train(model, data, arguments.train_epochs, flip=flip)
+    training.train(model, data, arguments.train_epochs, flip=flip, backup_dir=backup / "float")
     policy = space.policy_of(candidate)
     if policy is not None:
-        model = training.quantize(model, data, policy, flip=flip)
+        model = training.quantize(model, data, policy, flip=flip, backup_dir=backup / "quantized")
     arguments.out, arguments.overwrite = arguments.out / "model.keras", True
     trained = _report_and_save(model, data, arguments)
     return Outcome("\n".join([*lines, trained.text]), {**facts, **trained.facts})
@@ -342,6 +345,7 @@ def _synthesize(arguments, teacher, directory):
         arguments.pictures,
         directory,
         rounds=arguments.rounds,
+        size=arguments.teacher_size,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
         class_names=names.read_text().splitlines() if names.is_file() else None,

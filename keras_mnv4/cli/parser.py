@@ -49,7 +49,7 @@ EXAMPLES = {
   mnv4 search --data photos --limit ace_v2=2e8 --weight-bits 4 8
   mnv4 search --teacher model.keras --strategy darts""",
     "synthesize": """\
-  mnv4 synthesize model.keras --pictures 64 --batch-size 16""",
+  mnv4 synthesize model.keras --pictures 64 --rounds 2 --batch-size 32""",
     "demo": """\
   mnv4 demo
   mnv4 demo --data photos""",
@@ -129,12 +129,12 @@ def make_parser():
     added.add_argument("--generations", type=int, default=20, help="of evolution, for spos")
     added.add_argument("--train-epochs", type=int, default=20, help="passes of training what was found; 0 for none")
     added.add_argument("--teacher", metavar="FILE", help="a .keras file: search on pictures made from it, without data")
-    _add_synthesis(added)
+    _add_synthesis(added, "--teacher-size")
 
     added = _add(add, commands.synthesize, "make pictures from a pretrained model alone")
     added.add_argument("model", help="a .keras file of a classifier with batch normalisations")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("synthetic"))
-    _add_synthesis(added)
+    _add_synthesis(added, "--size")
 
     added = _add(add, commands.demo, "the whole job: train, quantise, export, verify")
     _add_data(added)
@@ -185,9 +185,12 @@ def _add_model(added):
     added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
 
 
-def _add_synthesis(added):
+def _add_synthesis(added, size):
+    added.add_argument(
+        size, dest="teacher_size", metavar="PIXELS", type=int, help="height and width that the model is shown (its own)"
+    )
     added.add_argument("--pictures", type=int, default=500, help="how many are made from the model")
-    added.add_argument("--rounds", type=int, default=10, help="how often labels are calibrated, and one")
+    added.add_argument("--rounds", type=int, default=10, help="how often each class is painted, and labels calibrated")
     added.add_argument("--steps", type=int, default=2000, help="of painting each picture")
     added.add_argument("--batch-size", type=int, default=50, help="pictures painted together")
     added.add_argument("--seed", type=int, default=0, help="of what is made")

@@ -28,6 +28,9 @@ class Stage:
         window: height and width of what the teacher is shown, in pixels.
         pool: how many pixels of the canvas, in both directions, are averaged into one; the canvas must divide by it.
 
+    Raises:
+        ValueError: if one of them is below 1.
+
     Example:
 
     >>> Stage(steps=2000, window=112, pool=2)
@@ -37,6 +40,10 @@ class Stage:
     steps: int
     window: int
     pool: int = 1
+
+    def __post_init__(self):
+        if min(self.steps, self.window, self.pool) < 1:
+            raise ValueError(f"`steps`, `window` and `pool` must be 1 or more. Received: {self}")
 
 
 class Canvas(keras.Model):
@@ -59,7 +66,7 @@ class Canvas(keras.Model):
     """
 
     def __init__(self, teacher, count, size, stage, objective, preprocess=None, outputs=None):
-        super().__init__()
+        super().__init__(autocast=False, dtype="float32")
         if size % stage.pool or not 0 < stage.window <= size // stage.pool:
             raise ValueError(f"`{stage}` does not fit on a canvas of {size} pixels.")
         self.teacher = teacher

@@ -54,7 +54,16 @@ class Quality:
         )
 
 
-def measure_quality(made, teacher, judge=None, real=None, preprocess=None, judge_preprocess=None):
+def measure_quality(
+    made,
+    teacher,
+    judge=None,
+    real=None,
+    preprocess=None,
+    judge_preprocess=None,
+    teacher_outputs=None,
+    judge_outputs=None,
+):
     """Measures pictures that were made from a teacher.
 
     Features are the judge's, or else the teacher's: the averages of the last maps of the network. A judge that had no
@@ -67,12 +76,14 @@ def measure_quality(made, teacher, judge=None, real=None, preprocess=None, judge
         real: uint8 pictures to compare with, any number of at least two; None for none.
         preprocess: as for `synthesize`.
         judge_preprocess: the same for the judge.
+        teacher_outputs: as for `synthesize`.
+        judge_outputs: the same for the judge.
 
     Returns:
         A `Quality`.
 
     Raises:
-        ValueError: if there are fewer than two pictures.
+        ValueError: if there are fewer than two pictures, or if it is not clear what a model gives.
 
     Example:
 
@@ -81,30 +92,31 @@ def measure_quality(made, teacher, judge=None, real=None, preprocess=None, judge
     pictures, classes = made if isinstance(made, tuple) else made.arrays()
     if len(pictures) < 2 or (real is not None and len(real) < 2):
         raise ValueError(f"Quality takes two pictures or more, of each kind. Received: {len(pictures)}")
-    by_teacher, features = look(teacher, pictures, preprocess)
-    by_judge, eye = None, (teacher, preprocess)
+    eye = ClassifierView(teacher, "teacher", teacher_outputs), preprocess
+    by_teacher, features = look(*eye, pictures)
+    by_judge = None
     if judge is not None:
-        eye = (judge, judge_preprocess)
-        by_judge, features = look(judge, pictures, judge_preprocess)
-    real_features = None if real is None else look(eye[0], real, eye[1])[1]
+        eye = ClassifierView(judge, "judge", judge_outputs), judge_preprocess
+        by_judge, features = look(*eye, pictures)
+    real_features = None if real is None else look(*eye, real)[1]
     return Quality(
         pictures=len(pictures),
         teacher_top1=top_share(by_teacher, classes, 1),
         judge_top1=None if judge is None else top_share(by_judge, classes, 1),
         judge_top5=None if judge is None else top_share(by_judge, classes, 5),
         diversity=diversity(features),
-        statistics_distance=statistics_distance(teacher, pictures, preprocess),
+        statistics_distance=statistics_distance(teacher, pictures, preprocess, teacher_outputs),
         frechet_distance=None if real is None else frechet_distance(features, real_features),
         real_diversity=None if real is None else diversity(real_features),
     )
 
 
-def look(model, pictures, preprocess=None):
-    """Logits of pictures, and the averages of the last maps: two NumPy arrays."""
+def look(view, preprocess, pictures):
+    """Logits that the model of a `ClassifierView` gives, and the averages of its last maps: two NumPy arrays."""
+    model = view.model
     maps = [layer.output for layer in model.layers if _is_map(getattr(layer, "output", None), model)]
     if not maps:
         raise ValueError(f"`{model.name}` has no maps to take features from.")
-    view = ClassifierView(model, "judge")
     inner = keras.Model(model.input, maps[-1])
     axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
     logits, features = [], []
@@ -128,9 +140,9 @@ def diversity(features):
     return float(distances.sum() / (count * (count - 1)) / np.sqrt(squares).mean())
 
 
-def statistics_distance(teacher, pictures, preprocess=None):
+def statistics_distance(teacher, pictures, preprocess=None, outputs=None):
     """`Quality.statistics_distance`, of all pictures together."""
-    view = ClassifierView(teacher, "teacher")
+    view = ClassifierView(teacher, "teacher", outputs)
     sums, total = {}, 0
     for batch in _batches(pictures):
         with listening(normalisations_of(teacher)) as heard:

@@ -1,9 +1,9 @@
 """`synthesize`: pictures out of a pretrained model, by recursive label calibration."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -20,9 +20,9 @@ from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
 from keras_mnv4.datafree.synthetic_set import PLAN
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
-from keras_mnv4.distillation.offline_writer import fingerprint
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import write_json
+from keras_mnv4.files import check_plan
+from keras_mnv4.files import fingerprint
 
 LABELS = ("recursive", "one_hot")
 SMALL = 64  # pixels, up to which there is one stage
@@ -31,9 +31,9 @@ SMALL = 64  # pixels, up to which there is one stage
 def default_stages(size, steps=5000):
     """Stages for a teacher of pictures of `size` pixels, and the size of the canvas.
 
-    Large pictures are painted at half the resolution first, for two fifths of the steps. For 224 pixels and 5,000 steps
-    they are those of the authors' code: 2,000 steps of windows of 112 on the canvas of 256 halved, 3,000 of windows of
-    224 on the whole.
+    Large pictures are painted at half the resolution first, for two fifths of the steps; each stage has one at least.
+    For 224 pixels and 5,000 steps they are those of the authors' code: 2,000 steps of windows of 112 on the canvas of
+    256 halved, 3,000 of windows of 224 on the whole.
 
     Returns:
         A tuple of `Stage`s, and a number of pixels.
@@ -46,8 +46,8 @@ def default_stages(size, steps=5000):
     if size <= SMALL:
         return (Stage(steps, size),), size + max(2, size // 8)
     canvas = 2 * round(size * 8 / 7 / 2)
-    first = 2 * steps // 5
-    return (Stage(first, size // 2, pool=2), Stage(steps - first, size)), canvas
+    first = max(1, 2 * steps // 5)
+    return (Stage(first, size // 2, pool=2), Stage(max(1, steps - first), size)), canvas
 
 
 def synthesize(
@@ -88,7 +88,8 @@ def synthesize(
 
     Args:
         teacher: a built Keras model of pictures to probabilities or logits, with batch normalisations. Left as it is.
-        num_images: how many pictures; as many from each round, of all classes in turn.
+        num_images: how many pictures; as many from each round. Each goes through the same classes from the first on:
+            for all of them it takes `rounds` times as many pictures as there are classes.
         directory: folder to write to; made if it is not there.
         classes: list of class indices to make pictures of; None for all.
         rounds: how often labels are calibrated, and one. A picture a class comes out of each.
@@ -114,10 +115,13 @@ def synthesize(
         ValueError: if the teacher has no batch normalisations, if an argument is out of range, or if the folder has
             pictures that were made in another way.
 
+    Warns:
+        UserWarning: if there are too few pictures for all classes, so that some are left out.
+
     Example:
 
     >>> teacher = EfficientNetLite0(weights="imagenet")
-    >>> made = synthesize(teacher, 64, "pictures", classes=range(0, 1000, 31), rounds=2, steps=500)
+    >>> made = synthesize(teacher, 64, "pictures", classes=range(0, 992, 31), rounds=2, steps=500)
     >>> pictures, classes = made.arrays()
     """
     maker = _Maker(teacher, preprocess, teacher_outputs, objective, learning_rate, seed, verbose)
@@ -167,6 +171,12 @@ class _Maker:
             raise ValueError(f"`classes` must be indices from 0 to {count - 1}. Received: {classes}")
         if class_names is not None and len(class_names) != count:
             raise ValueError(f"`class_names` must be {count} names. Received: {len(class_names)}")
+        if num_images // rounds < len(self.classes):
+            warnings.warn(
+                f"{num_images} pictures in {rounds} rounds have room for {num_images // rounds} of {len(self.classes)} "
+                "classes, the same in each round. Give a larger `num_images`, fewer `rounds`, or the `classes` wanted.",
+                stacklevel=3,
+            )
         names = [f"{index:04d}" for index in range(count)] if class_names is None else list(class_names)
         self.stages = stages
         self.rounds = [len(part) for part in np.array_split(np.arange(num_images), rounds)]
@@ -187,11 +197,12 @@ class _Maker:
             "seed": self.seed,
             "class_names": names,
             "teacher": fingerprint(weight.numpy() for weight in self.teacher.weights),
+            "teacher_outputs": self.outputs,
         }
 
     def make(self, directory):
         directory.mkdir(parents=True, exist_ok=True)
-        self.check(directory / PLAN)
+        check_plan(directory / PLAN, self.written, "pictures")
         (directory / BATCHES).mkdir(exist_ok=True)
         for leftover in directory.glob(f"{BATCHES}/.*.npz.*"):  # of a process that was killed
             shutil.rmtree(leftover)
@@ -210,19 +221,6 @@ class _Maker:
             labels = self.labels_of(directory, turn, start, targets)
             painted = self.paint(labels, (self.seed, turn, start))
             self.write(directory, path, turn, start, targets, painted)
-
-    def check(self, path):
-        """Raises if the folder has other pictures; if it is new, writes down what is going to be in it."""
-        plan = json.loads(json.dumps(self.written))
-        if not path.exists():
-            write_json(path, plan)
-            return
-        there = json.loads(path.read_text())
-        odd = sorted(key for key in plan if there.get(key) != plan[key])
-        if odd:
-            raise ValueError(
-                f"'{path.parent}' has pictures that were made with another {', '.join(odd)}: give another `directory`."
-            )
 
     def labels_of(self, directory, turn, start, targets):
         """Probabilities to paint by: one-hot, or what the teacher said a round before."""

@@ -93,6 +93,19 @@ class ClassifierView:
         return pictures if self._sides is None or None in self._sides else resize(pictures, self._sides)
 
 
+class Probabilities(keras.Model):
+    """The probabilities that a `ClassifierView` reads, for `predict` and `predict_on_batch`."""
+
+    def __init__(self, view):
+        super().__init__(autocast=False, name="soft_labels")
+        self.model = view.model
+        self._view = view
+        self.built = True
+
+    def call(self, pictures):
+        return ops.softmax(self._view(pictures, training=False)["logits"])
+
+
 def log_probabilities(probabilities):
     """The logarithms of probabilities, in float32."""
     return ops.log(ops.maximum(ops.cast(probabilities, "float32"), LEAST_PROBABILITY))

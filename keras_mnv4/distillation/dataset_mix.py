@@ -69,7 +69,8 @@ class DatasetMix(keras.utils.PyDataset):
     here, on any backend, or through `tf_data`. A source is gone through in a new order each time, without a repeat
     before its end, over all epochs. Where training that was stopped goes on, `restart` the mix at that epoch.
 
-    For `fit`, say shuffle=False: else Keras shuffles the batches once more, and none can be prepared ahead.
+    For `fit`, say shuffle=False: else Keras shuffles the batches once more, and none can be prepared ahead. With a
+    `steps_per_epoch` that divides `len(mix)`, short epochs go on through the mix.
 
     Batches are `(pictures,)`, or `(pictures, labels)` where `classes` is given: float32 0 to 255,
     `(batch, size, size, 3)`, and float32 `(batch, classes)`, ones at the labels; two shares where pictures are mixed,
@@ -135,15 +136,16 @@ class DatasetMix(keras.utils.PyDataset):
         ahead, before = range(step, step + 1 + BATCHES_AHEAD), self._coming
         coming = {
             each: before.get(each) or [self._pool.submit(self.example, position) for position in self._positions(each)]
-            for each in (ahead if index == self._last + 1 else ahead[:1])
+            for each in (ahead if index in (0, self._last + 1) else ahead[:1])
         }
         futures = coming.pop(step)
         self._coming, self._last = coming, index
         return self._batch_of([future.result() for future in futures])
 
     def on_epoch_end(self):
-        # `fit` reads some batches before the first epoch, and says that it ended.
-        self.restart(self.epoch + (not self._unread))
+        # `fit` says so, too, when it has read some batches before the first epoch, and after each `steps_per_epoch`.
+        if not self._unread:
+            self.restart(self.epoch + 1)
 
     def restart(self, epoch=0):
         """Begins an epoch anew."""

@@ -72,7 +72,8 @@ class SoftLabelStore:
         Args:
             batch_size: pictures a batch; the last may be smaller.
             shuffle: whether each pass has another order: of the files, and of a few thousand pictures at a time.
-            flip: whether one picture in two is mirrored, as the paper does while the student trains.
+            flip: whether one picture in two is mirrored, in each pass others, as the paper does while the student
+                trains.
             labels: whether to give `(pictures, {"soft_labels": probabilities, "labels": labels})`; labels are
                 `(batch, classes)`, as those of `DatasetMix`.
             seed: seed of orders and mirrors.
@@ -100,10 +101,10 @@ class SoftLabelStore:
         if shuffle:
             records = records.shuffle(4 * self.plan["shard_pictures"], seed=seed)
 
-        def parse(index, record):
+        def parse(record, number):
             example = self._parse(record)
             if flip:
-                is_heads = tf.random.stateless_uniform((), [seed, index]) < 0.5
+                is_heads = tf.random.stateless_uniform((), [seed, number]) < 0.5
                 picture = example["picture"]
                 example["picture"] = tf.cond(is_heads, lambda: tf.reverse(picture, [1]), lambda: picture)
             return example
@@ -115,7 +116,9 @@ class SoftLabelStore:
             given = tf.reduce_sum(tf.one_hot(example["classes"], self.classes) * example["shares"][..., None], 1)
             return pictures, {SOFT_LABELS: soft_labels, LABELS: given}
 
-        examples = records.enumerate().map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+        numbered = tf.data.Dataset.zip((records, numbers))
+        examples = numbered.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         batches = examples.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
         length = tf.data.experimental.assert_cardinality(-(-self.num_pictures // batch_size))
         return batches.apply(length).prefetch(tf.data.AUTOTUNE)

@@ -2,27 +2,27 @@
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import io
 import json
 import pathlib
 import shutil
 import time
 
-import keras
 import numpy as np
-from keras import ops
 from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
 
 from keras_mnv4.distillation.classifier_view import ClassifierView
+from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.distillation.offline import PLAN
 from keras_mnv4.distillation.offline import SoftLabelStore
 from keras_mnv4.distillation.offline import shard_paths
 from keras_mnv4.distillation.offline import shard_positions
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import check_plan
+from keras_mnv4.files import fingerprint
 
 FORMATS = ("jpeg", "png")
 RECORD_BYTES = 90  # of a record, apart from the picture and the probabilities
@@ -130,7 +130,7 @@ class _Writer:
     def __init__(self, mix, teacher, replicas, top_k, image_format, quality, shard_pictures=1024, teacher_outputs=None):
         self.mix = mix
         view = ClassifierView(teacher, "teacher", teacher_outputs)
-        self.teacher, classes = _Probabilities(view), view.classes
+        self.teacher, classes = Probabilities(view), view.classes
         if classes is None:
             raise ValueError(f"`teacher` must be a Functional or Sequential model. Received: {teacher!r}")
         if image_format not in FORMATS:
@@ -153,6 +153,7 @@ class _Writer:
             "quality": quality if image_format == "jpeg" else None,
             "mix": mix.get_config(),
             "teacher": fingerprint(weight.numpy() for weight in teacher.weights),
+            "teacher_outputs": teacher_outputs,
             "first_pictures": fingerprint(mix.example(position).picture for position in range(2)),
         }
         self.plan = json.loads(json.dumps(plan))
@@ -161,7 +162,7 @@ class _Writer:
         import tensorflow  # noqa: F401  if it is missing, that is to be known before the work
 
         directory.mkdir(parents=True, exist_ok=True)
-        self.check_plan(directory)
+        check_plan(directory / PLAN, self.plan, "soft labels")
         for leftover in directory.glob(".shard-*"):  # of a writer that was killed
             shutil.rmtree(leftover)
         shards = zip(shard_paths(directory, self.plan), shard_positions(self.plan), strict=True)
@@ -179,20 +180,6 @@ class _Writer:
             task = progress.add_task("Pictures", total=self.plan["pictures"], completed=self.plan["pictures"] - left)
             for path, positions in missing:
                 self.write_shard(path, positions, lambda count: progress.advance(task, count))
-
-    def check_plan(self, directory):
-        """Raises if the folder is another store's; if it is new, writes down what is going to be in it."""
-        path = directory / PLAN
-        if not path.exists():
-            with atomic_file(path) as temporary:
-                temporary.write_text(json.dumps(self.plan, indent=2))
-        found = json.loads(path.read_text())
-        other = [name for name, value in self.plan.items() if found.get(name) != value]
-        if other:
-            raise ValueError(
-                f"'{directory}' is a store that differs in {', '.join(other)}: give another `directory`, or the "
-                "arguments that it was begun with."
-            )
 
     def write_shard(self, path, positions, advance):
         import tensorflow as tf
@@ -263,24 +250,3 @@ class _Writer:
         top_k, classes = self.plan["top_k"], self.plan["classes"]
         labels = 2 * classes if top_k is None else 4 * top_k
         return StoreEstimate(pictures, round(pictures * (np.mean(encoded) + labels + RECORD_BYTES)), pictures * seconds)
-
-
-class _Probabilities(keras.Model):
-    """The probabilities that a `ClassifierView` reads, for `predict_on_batch`."""
-
-    def __init__(self, view):
-        super().__init__(autocast=False, name="soft_labels")
-        self.model = view.model
-        self._view = view
-        self.built = True
-
-    def call(self, pictures):
-        return ops.softmax(self._view(pictures, training=False)["logits"])
-
-
-def fingerprint(arrays):
-    """A hash of NumPy arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+TOLERANCE = 1e-2  # of the sum of probabilities, which may be rounded
+
 
 def select_relevant(probabilities, per_class, threshold=0.3, seed=0):
     """Chooses as many pictures of each class, by what a trained network says they are.
@@ -26,7 +28,7 @@ def select_relevant(probabilities, per_class, threshold=0.3, seed=0):
         Indices of the chosen pictures, class by class, the most relevant first.
 
     Raises:
-        ValueError: if `probabilities` is no table, or no picture is relevant.
+        ValueError: if `probabilities` is no table, if its rows are not probabilities, or if no picture is relevant.
 
     Warns:
         UserWarning: if a class has no relevant picture, and is left out.
@@ -39,6 +41,13 @@ def select_relevant(probabilities, per_class, threshold=0.3, seed=0):
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2:
         raise ValueError(f"`probabilities` must be (pictures, classes). Received the shape {probabilities.shape}")
+    are_probabilities = (probabilities >= 0).all(-1) & (abs(probabilities.sum(-1, dtype="float64") - 1) <= TOLERANCE)
+    if not are_probabilities.all():
+        row = np.flatnonzero(~are_probabilities)[0]
+        raise ValueError(
+            f"Rows of `probabilities` must be 0 or more and add up to 1; logits want a softmax. Received in row {row}: "
+            f"{probabilities[row]}"
+        )
     if per_class < 1:
         raise ValueError(f"`per_class` must be 1 or more. Received: {per_class}")
     classes, relevance = probabilities.argmax(-1), probabilities.max(-1)

@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-import zlib
 
 import keras
 import numpy as np
 
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
+from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.spaces import fine_space
@@ -202,7 +202,7 @@ def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate,
         "seed": seed,
         "size": data.train.size,
         "class_names": list(data.class_names),
-        "pictures": [data.train.num_pictures, zlib.crc32(pictures.tobytes()), zlib.crc32(labels.tobytes())],
+        "pictures": [data.train.num_pictures, fingerprint((pictures, labels))],
     }
     check_plan(directory / "plan.json", plan, "a search")
 

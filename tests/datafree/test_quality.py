@@ -14,6 +14,8 @@ from keras_mnv4.datafree import quality
 from keras_mnv4.datafree.listening import listening
 from keras_mnv4.datafree.listening import normalisations_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* have room for:UserWarning")  # a few pictures do here
+
 
 def test_frechet_distance_of_normal_distributions():
     random = np.random.default_rng(0)
@@ -67,6 +69,19 @@ def test_a_judge_and_real_pictures(tmp_path):
     assert found.real_diversity > 0
     assert "judge top1" in str(found)
     assert datafree.measure_quality(made, teacher).judge_top1 is None
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("unclear", ["teacher", "judge"])
+def test_what_a_network_gives_can_be_said(tmp_path, unclear):
+    networks = {"teacher": make_teacher(), "judge": make_teacher(1)}
+    made = make(tmp_path, num_images=2, rounds=1)
+    found = datafree.measure_quality(made, **networks)
+    last = networks[unclear]
+    networks[unclear] = keras.Model(last.input, keras.layers.Rescaling(1.0)(last.output))
+    with pytest.raises(ValueError, match=f"say {unclear}_outputs="):
+        datafree.measure_quality(made, **networks)
+    assert datafree.measure_quality(made, **networks, **{f"{unclear}_outputs": "probabilities"}) == found
 
 
 @pytest.mark.once

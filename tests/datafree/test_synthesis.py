@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -25,8 +26,11 @@ from keras_mnv4.datafree.listening import normalisations_of
 from keras_mnv4.datafree.objective import norm_distance
 from keras_mnv4.datafree.objective import relative_distance
 from keras_mnv4.datafree.objective import total_variation
+from keras_mnv4.datafree.synthesis import default_stages
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers import UniversalInvertedBottleneck
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* have room for:UserWarning")  # a few pictures do here
 
 SIZE = 12
 STAGES = (datafree.Stage(4, 6, pool=2), datafree.Stage(6, SIZE))
@@ -194,8 +198,46 @@ class TestCanvas:
         with pytest.raises(ValueError, match="does not fit"):
             Canvas(make_teacher(), 1, 16, stage, datafree.RELATIVE)
 
+    @pytest.mark.once
+    @pytest.mark.parametrize("stage", [{"steps": 0}, {"window": 0}, {"pool": 0}])
+    def test_stages_of_nothing_are_refused(self, stage):
+        with pytest.raises(ValueError, match=f"Received: .*{next(iter(stage))}=0"):
+            datafree.Stage(**{"steps": 1, "window": 6, **stage})
+
+    @pytest.mark.once
+    @pytest.mark.parametrize(("steps", "split"), [(1, (1, 1)), (2, (1, 1)), (5, (2, 3))])
+    def test_every_stage_has_a_step(self, steps, split):
+        stages, _ = default_stages(224, steps)
+        assert tuple(stage.steps for stage in stages) == split
+
 
 class TestSynthesize:
+    @pytest.mark.once
+    def test_classes_that_there_is_no_room_for_are_warned_of(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Canvas, "paint", lambda self, start, *_, **__: start)
+        with pytest.warns(UserWarning, match="7 pictures in 2 rounds have room for 3 of 4 classes"):
+            make(tmp_path / "few", num_images=7)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".* have room for")
+            made = make(tmp_path / "enough", num_images=8)
+        np.testing.assert_array_equal(np.bincount(made.classes), 4 * [2])
+
+    @pytest.mark.once
+    def test_one_step_of_a_large_picture(self, tmp_path):
+        assert len(make(tmp_path, num_images=2, rounds=1, stages=None, canvas=None, size=66, steps=1)) == 2
+
+    def test_the_policy_of_other_models_does_not_matter(self, tmp_path):
+        teacher, how = make_teacher(), {"num_images": 2, "rounds": 1, "stages": STAGES[:1]}
+        make(tmp_path / "float32", teacher=teacher, **how)
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            make(tmp_path / "other", teacher=teacher, **how)
+            half = make(tmp_path / "half", **how)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert files_of(tmp_path / "other") == files_of(tmp_path / "float32")
+        assert np.isfinite(half.logits).all()
+
     def test_pictures_labels_and_folders(self, tmp_path):
         made = make(tmp_path, num_images=6, class_names=list("abcd"), classes=[1, 3, 2])
         pictures, classes = made.arrays()
@@ -255,6 +297,8 @@ class TestSynthesize:
         make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1])
         with pytest.raises(ValueError, match="another rounds, seed"):
             make(tmp_path, num_images=2, seed=1, stages=STAGES[:1])
+        with pytest.raises(ValueError, match="another teacher_outputs"):
+            make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1], teacher_outputs="logits")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

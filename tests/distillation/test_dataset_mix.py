@@ -137,7 +137,8 @@ def test_a_class_mixed_with_itself_is_that_class():
     np.testing.assert_allclose(mix[0][1], [[0, 1]] * 3, rtol=1e-6)
 
 
-def test_fit_reads_every_batch_once():
+def watched_model():
+    """A model of three classes, and a list of the pictures of the batches that it will be trained on."""
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     seen, train_step = [], model.train_step
@@ -147,11 +148,26 @@ def test_fit_reads_every_batch_once():
         return train_step(*arguments)
 
     model.train_step = watched_step
+    return model, seen
+
+
+def test_fit_reads_every_batch_once():
+    model, seen = watched_model()
     mix = three_sources(classes=3, epoch_size=30)
     model.fit(mix, shuffle=False, epochs=2, verbose=0)
     assert mix.epoch == 2
     model.fit(mix, shuffle=False, verbose=0)
     assert len(seen) == 24
+    for step, pictures in enumerate(seen):
+        np.testing.assert_array_equal(pictures, mix.batch(step)[0])
+
+
+def test_short_epochs_go_on_through_the_mix():
+    model, seen = watched_model()
+    mix = three_sources(classes=3, epoch_size=40)
+    assert len(mix) == 10
+    model.fit(mix, shuffle=False, epochs=6, steps_per_epoch=5, verbose=0)
+    assert len(seen) == 30
     for step, pictures in enumerate(seen):
         np.testing.assert_array_equal(pictures, mix.batch(step)[0])
 

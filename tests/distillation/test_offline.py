@@ -120,6 +120,24 @@ def test_passes_are_shuffled_and_mirrored_as_the_seed_says(tmp_path):
     assert 8 < sum(picture.tobytes() in known for picture in first[0]) < 28
 
 
+def test_each_pass_mirrors_other_pictures_as_the_seed_says(tmp_path):
+    store = write(tmp_path / "store")
+    plain, _ = read(store)
+
+    def mirrored(reading, count):
+        pictures = np.concatenate([batch[0] for batch in reading.take(count)])
+        same = [np.array_equal(*pair) for pair in zip(pictures, np.concatenate([plain] * count), strict=True)]
+        assert 3 * count < sum(same) < 15 * count
+        return same
+
+    how = {"batch_size": 18, "shuffle": False}
+    reading = store.tf_data(seed=5, **how)
+    first, second = mirrored(reading, 1), mirrored(reading, 1)
+    assert first != second
+    assert mirrored(store.tf_data(seed=5, **how).repeat(2), 2) == first + second
+    assert mirrored(store.tf_data(seed=6, **how), 1) != first
+
+
 def test_a_stopped_writer_goes_on(tmp_path, monkeypatch):
     whole = write(tmp_path / "whole")
     mix, examples = small_mix(), []
@@ -147,10 +165,11 @@ def test_a_stopped_writer_goes_on(tmp_path, monkeypatch):
 def test_a_folder_is_for_one_store(tmp_path):
     write(tmp_path)
     for arguments, message in [
-        ({"mix": small_mix(seed=1)}, "differs in mix, first_pictures"),
-        ({"teacher": linear(5, "softmax", seed=1)}, "differs in teacher"),
-        ({"top_k": 2}, "differs in top_k"),
-        ({"image_format": "jpeg"}, "differs in image_format, quality"),
+        ({"mix": small_mix(seed=1)}, "soft labels of another first_pictures, mix"),
+        ({"teacher": linear(5, "softmax", seed=1)}, "of another teacher"),
+        ({"teacher_outputs": "logits"}, "of another teacher_outputs"),
+        ({"top_k": 2}, "of another top_k"),
+        ({"image_format": "jpeg"}, "of another image_format, quality"),
     ]:
         with pytest.raises(ValueError, match=message):
             write(tmp_path, **arguments)

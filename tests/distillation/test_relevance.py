@@ -1,6 +1,16 @@
 import numpy as np
 import pytest
+from classifiers import LABELS
+from classifiers import PICTURES
+from classifiers import linear
+from classifiers import outputs
+from classifiers import softmax
+from PIL import Image
 
+from keras_mnv4 import distillation
+from keras_mnv4 import training
+from keras_mnv4.data import PictureData
+from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation import select_relevant
 
 pytestmark = pytest.mark.once
@@ -40,3 +50,29 @@ def test_what_cannot_be_chosen_from_is_an_error():
         select_relevant(TABLE[0], per_class=1)
     with pytest.raises(ValueError, match="`per_class`"):
         select_relevant(TABLE, per_class=0)
+
+
+@pytest.mark.parametrize("row", [[3.0, -2.5, 0.5], [0.3, 0.3, 0.3], [np.nan, 0.5, 0.5]])
+def test_rows_that_are_not_probabilities_are_named(row):
+    with pytest.warns(UserWarning, match="left out"):
+        assert len(select_relevant(0.995 * TABLE, per_class=1)) == 2  # as good as
+    with pytest.raises(ValueError, match=r"add up to 1; logits want a softmax\. Received in row 6"):
+        select_relevant(np.vstack([TABLE, [row]]), per_class=1)
+
+
+def test_of_a_teacher_of_logits_the_probabilities_count(tmp_path, monkeypatch):
+    teacher, pictures, given = linear(), PICTURES.astype("uint8"), []
+    pool = [tmp_path / f"{index}.png" for index in range(len(pictures))]
+    for path, picture in zip(pool, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+
+    def stop(probabilities, per_class):
+        given.append(probabilities)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distillation, "select_relevant", stop)
+    data = PictureData(("a", "b", "c"), *[PictureSet(pictures, LABELS, size=8)] * 3)
+    with pytest.raises(KeyboardInterrupt):
+        training.distill(linear(seed=1), teacher, data, epochs=1, ratio=(1, 1, 1), pool=pool)
+    expected = softmax(outputs(teacher, pictures.astype("float32")))
+    np.testing.assert_allclose(given[0], expected, rtol=1e-4, atol=1e-6)

@@ -129,6 +129,22 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert not any(backup.iterdir())  # done: the next training begins anew
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_corrections_see_all_classes_of_a_set_that_is_sorted_by_them(epochs, monkeypatch):
+    seen, labels = [], np.repeat(np.arange(10, dtype="uint8"), 30)
+    pictures = PictureSet(np.tile(labels[:, None, None, None], (1, 8, 8, 3)), labels, size=8)  # of their class's colour
+    data = PictureData(tuple("abcdefghij"), pictures, pictures, pictures)
+    for name in ("calibrate", "correct_biases", "optimize_rounding"):
+        monkeypatch.setattr(qat, name, lambda model, shown: seen.append(shown[:, 0, 0, 0]))
+    monkeypatch.setattr(training, "train", lambda *_: None)
+    training.quantize(small_classifier(), data, epochs=epochs)
+    calibrated, corrected = seen
+    assert len(calibrated) == training.CALIBRATION_PICTURES
+    assert len(corrected) == training.CORRECTION_PICTURES
+    assert set(corrected) == set(range(10))
+
+
 def trained():
     """The weights after five steps of two pictures each."""
     model = qat.quantize_model(small_classifier())
