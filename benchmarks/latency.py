@@ -18,6 +18,7 @@ import time
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from train import NETWORKS
 
 from keras_mnv4 import applications
 from keras_mnv4 import export
@@ -25,13 +26,6 @@ from keras_mnv4 import qat
 from keras_mnv4.export.litert import example_pictures
 
 ROUNDS = 100
-NETWORKS = {
-    "conv_small": "MobileNetV4ConvSmall",
-    "conv_medium": "MobileNetV4ConvMedium",
-    "conv_large": "MobileNetV4ConvLarge",
-    "hybrid_medium": "MobileNetV4HybridMedium",
-    "hybrid_large": "MobileNetV4HybridLarge",
-}
 TIMM = pathlib.Path(__file__).with_name("export_timm.py")
 
 

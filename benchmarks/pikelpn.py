@@ -32,6 +32,10 @@ POLICIES = {
     "4-bit weights, float norms and scales": qat.pikelpn_policy(**LINEAR, norm=None, scale_bits="float"),
     "+ naive norms": qat.pikelpn_policy(**LINEAR, norm=qat.NormQuantization(is_fused=False), scale_bits="float"),
     "+ QuantNorm": qat.pikelpn_policy(**LINEAR, scale_bits="float"),
+    "+ naive norms of 4 bits": qat.pikelpn_policy(
+        **LINEAR, norm=qat.NormQuantization(4, 4, is_fused=False), scale_bits="float"
+    ),
+    "+ QuantNorm of 4 bits": qat.pikelpn_policy(**LINEAR, norm=qat.NormQuantization(4, 4), scale_bits="float"),
     "+ QuantNorm, Double Quantization": qat.pikelpn_policy(**LINEAR),
     "+ QuantNorm, powers of two as scales": qat.pikelpn_policy(**LINEAR, scale_bits=None),
     "+ both, 8-bit depthwise, powers of two pointwise": qat.pikelpn_policy(),
