@@ -69,6 +69,7 @@ class Value:
         is_sum: whether they are sums, or results of some, that have not got the scale of the result yet.
         takes_grid: whether what computed it gives out codes of any scale at no cost, as a table does.
         is_picture: whether it is an input of the model.
+        scale: the `Format` of the scale of its codes, if that is quantised: sums of such codes need no floats.
         writer: the `Row` of the layer that writes it to memory.
 
     Example:
@@ -82,6 +83,7 @@ class Value:
     is_sum: bool = False
     takes_grid: bool = False
     is_picture: bool = False
+    scale: Format | None = None
     writer: object = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -295,7 +297,7 @@ class Row:
         if any(value.format.is_float for value in values):
             values = [self.to_float(value) for value in values]
         elif kind != "multiply":
-            values = [value if value.is_sum else self.rescale(value) for value in values]
+            values = [value if value.is_sum else self.rescale(value, value.scale) for value in values]
         result = max((value.format for value in values), key=lambda each: (each.is_float, each.bits))
         if kind == "multiply" and not result.is_float:
             result = self.sum_format
@@ -308,7 +310,7 @@ class Row:
         size = math.prod(shape)
         if not average or pixels == 1:
             self.do("compare", "pooling", size * (pixels - 1), value.format, value.format)
-            return Value(tuple(shape), value.format, value.is_sum)
+            return Value(tuple(shape), value.format, value.is_sum, scale=value.scale)
         if value.is_sum:
             value = self.to_float(value)
         total = value.format if value.format.is_float else self.sum_format
@@ -318,10 +320,13 @@ class Row:
         return Value(tuple(shape), total, is_sum=not total.is_float)
 
     def rescale(self, value, scale=None):
-        """Sums of integer products, with the scale of the result, whose own format is `scale` if that is quantised."""
+        """Codes, or sums of integer products, brought to another scale; `scale` is the format of one that is quantised.
+
+        Codes that are to be added are multiplied by their own scale, sums by that of the result.
+        """
         if scale is not None:
             if scale.kind != "po2":
-                self.do("multiply", "rescaling", value.size, self.sum_format, scale)
+                self.do("multiply", "rescaling", value.size, self.sum_format if value.is_sum else value.format, scale)
             self.do("shift", "rescaling", value.size, self.sum_format)
             return Value(value.shape, self.sum_format, is_sum=True)
         if self.arithmetic.rescaling == "float":
@@ -344,11 +349,13 @@ class Row:
         That is for nothing with pictures, whose bytes are the codes, and with what tables give.
         """
         if value.takes_grid or value.is_picture:
-            return dataclasses.replace(value, format=format, is_sum=False, takes_grid=False, is_picture=False)
+            return dataclasses.replace(
+                value, format=format, is_sum=False, takes_grid=False, is_picture=False, scale=scale
+            )
         if value.format.is_float:
             self.do("multiply", "rounding", value.size, value.format, value.format)
         else:
             value = self.rescale(value, scale)
         for _ in range(2):  # saturation, below and above
             self.do("compare", "rounding", value.size, value.format, value.format)
-        return Value(value.shape, format)
+        return Value(value.shape, format, scale=scale)

@@ -109,6 +109,30 @@ def test_maps_of_other_ranks_are_broadcast():
     assert counted(keras.Model([one, other], one * other)) == {("multiply", "residual"): SIZE}
 
 
+@pytest.mark.parametrize(
+    ("scale_bits", "multiplications"),
+    [
+        (
+            8,
+            {("int8", "int8"): 4 * SIZE, ("int32", "int8"): SIZE},
+        ),  # codes by scales in ReLU and sum; the sum by its own
+        (None, {}),  # by powers of two: shifts only
+        ("float", {("float32", "float32"): 5 * SIZE}),
+    ],
+)
+def test_sums_of_codes_whose_scales_are_quantised_need_no_floats(scale_bits, multiplications):
+    inputs = [keras.Input(MAP), keras.Input(MAP)]
+    model = keras.Model(inputs, layers.Add()([layers.ReLU(6)(each) for each in inputs]))
+    quantized = qat.quantize_model(model, qat.pikelpn_policy(scale_bits=scale_bits))
+    costs = cost.profile(quantized, arithmetic=cost.Arithmetic(norms="float", rescaling="float"))
+    found = {}
+    for each in costs.operations:
+        if each.kind == "multiply":
+            formats = tuple(map(str, each.formats))
+            found[formats] = found.get(formats, 0) + each.count
+    assert found == multiplications
+
+
 def test_operators_of_python_cost_what_their_layers_do():
     inputs = keras.Input(MAP)
     x = layers.Conv2D(4, 1, use_bias=False)(inputs)
