@@ -45,7 +45,6 @@ def make_row(name, arguments, teacher, judge):
         size=arguments.size,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
-        verbose=arguments.verbose,
         **how,
     )
     seconds = time.perf_counter() - start
@@ -61,7 +60,6 @@ def main():
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--verbose", type=int, default=1)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("datafree"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

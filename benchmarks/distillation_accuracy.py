@@ -137,9 +137,9 @@ class Experiment:
             recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, verbose=2)
         else:
             distiller = distillation.Distiller(student)
-            distiller.compile(self.optimizer(), metrics=["accuracy"])
+            distiller.compile(self.optimizer())
             distiller.optimizer.build(distiller.trainable_variables)
-            pictures = store.tf_data(self.arguments.batch_size, seed=seed, labels=True).repeat()
+            pictures = store.tf_data(self.arguments.batch_size, seed=seed).repeat()
             distiller.fit(pictures, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=2)
         result = {
             "row": row,

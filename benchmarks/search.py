@@ -9,6 +9,8 @@ it has done in `--out`; the same command goes on where it was stopped. Parts can
 | `candidates` | trains random candidates from scratch | |
 | `search` | scores these on the supernet; evolution under a limit, half of the largest network's MACs | `supernet` |
 | `found` | trains what was found from scratch; random networks and MobileNetV4ConvSmall of as many MACs | `search` |
+| `two_stage` | half the epochs and generations for channels, half for kernels; trains what is found | |
+| `bits` | searches of 4 or 8 bits a block, and of 8, under one limit on ACEv2; trains and quantises what they find | |
 | `report` | Kendall's tau of scores and accuracies; what was found against the others | |
 
 The space is of three stages of universal inverted bottlenecks, with channels, depth and both kernels to choose, small
@@ -36,30 +38,32 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.recipes import fit_classifier
 
 SIZE = 32
-KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
+POPULATION = 25
+PARTS = ("supernet", "candidates", "search", "found", "two_stage", "bits", "report")
 WIDTHS = np.arange(0.05, 1.01, 0.025)  # of MobileNetV4ConvSmall
 
 
-def stage(name, filters, depth, stride):
+def stage(name, filters, depth, stride, **kernels):
     filters = choice(*filters, name=f"{name}/filters")
-    rest = [choice(None, UIB(filters, expand=4, **KERNELS))] * (depth - 1)
-    return UIB(filters, expand=4, stride=stride, **KERNELS), *rest
+    rest = [choice(None, UIB(filters, expand=4, **kernels))] * (depth - 1)
+    return UIB(filters, expand=4, stride=stride, **kernels), *rest
 
 
-SPACE = tuner.SearchSpace(
-    Architecture(
-        "search_32",
-        (
-            Conv(16, kernel=5, stride=4),
-            *stage("stage_1", (8, 16, 24), 2, 1),
-            *stage("stage_2", (16, 24, 40), 3, 2),
-            *stage("stage_3", (24, 40, 64), 3, 2),
-            Conv(128, kernel=1),
-        ),
-        default_size=SIZE,
-        head_filters=None,
+def space(name, weight_bits=(), **kernels):
+    rows = (
+        Conv(16, kernel=5, stride=4),
+        *stage("stage_1", (8, 16, 24), 2, 1, **kernels),
+        *stage("stage_2", (16, 24, 40), 3, 2, **kernels),
+        *stage("stage_3", (24, 40, 64), 3, 2, **kernels),
+        Conv(128, kernel=1),
     )
-)
+    return tuner.SearchSpace(Architecture(name, rows, default_size=SIZE, head_filters=None), weight_bits)
+
+
+KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
+SPACE = space("search_32", **KERNELS)
+COARSE = space("search_32_coarse", middle=3)
+OF_BITS = {"mixed": space("search_32", (4, 8), **KERNELS), "uniform": space("search_32", (8,), **KERNELS)}
 
 
 class Experiment:
@@ -70,23 +74,22 @@ class Experiment:
         self.out = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
         self.pictures = data.load_image_folder(arguments.folder, SIZE, arguments.batch_size)
+        train = self.pictures.train
         if arguments.train_pictures:
-            pictures, labels = self.pictures.train.arrays(arguments.train_pictures)
-            train = data.PictureSet(pictures, labels, SIZE, arguments.batch_size, shuffle=True)
-            self.pictures = data.PictureData(
-                self.pictures.class_names, train, self.pictures.validation, self.pictures.test
-            )
+            train = data.PictureSet(*train.arrays(arguments.train_pictures), SIZE, arguments.batch_size, shuffle=True)
+        validation = data.PictureSet(*self.pictures.validation.arrays(1000), SIZE, arguments.batch_size)
+        self.pictures = data.PictureData(self.pictures.class_names, train, validation, self.pictures.test)
         self.classes = len(self.pictures.class_names)
         self.costs = tuner.CostModel(SPACE, input_shape=(SIZE, SIZE, 3), classes=self.classes)
         random = np.random.default_rng(0)
         self.candidates = [SPACE.sample(random) for _ in range(arguments.candidates)]
         self.limit = self.costs.cost(SPACE.mend(SPACE.largest), "macs") / 2
 
-    def kept(self, name, make):
-        """The result called `name`, made if it is not there."""
+    def kept(self, name, make, *arguments, **options):
+        """The result called `name`; made by `make` if it is not there."""
         path = self.out / f"{name}.json"
         if not path.exists():
-            result = make()
+            result = make(*arguments, **options)
             with atomic_file(path, overwrite=True) as temporary:
                 temporary.write_text(json.dumps(result, indent=1))
         return json.loads(path.read_text())
@@ -106,8 +109,8 @@ class Experiment:
     def augmentation():
         return [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")]
 
-    def train_alone(self, architecture, alpha=1.0, seed=0):
-        """Test accuracy of a network trained from scratch, and its MACs."""
+    def train_alone(self, architecture, alpha=1.0, seed=0, policy=None):
+        """Test accuracy of a network trained from scratch, and quantised where there is a policy; and its MACs."""
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         self.pictures.train.restart(seed)
@@ -115,6 +118,8 @@ class Experiment:
         model = build_network(architecture, alpha=alpha, classes=self.classes, input_shape=shape)
         epochs = self.arguments.epochs
         fit_classifier(model, self.pictures, self.optimizer(epochs), epochs, self.augmentation(), verbose=0)
+        if policy is not None:
+            model = training.quantize(model, self.pictures, policy, self.arguments.qat_epochs, verbose=0)
         macs = TableProfiler(shape, self.classes).profile(architecture, alpha).macs
         result = {"top1": training.top1(model, self.pictures.test), "macs": macs}
         print(architecture.name, alpha, seed, result, flush=True)
@@ -140,12 +145,12 @@ class Experiment:
     def search(self):
         """What evolution finds under the limit, best first by the supernet's score."""
         supernet = self.supernet()
-        pictures, labels = self.pictures.validation.arrays(1000)
+        pictures, labels = self.pictures.validation.arrays()
         calibration = self.pictures.train.arrays(1000)[0]
         for index, candidate in enumerate(self.candidates):
-            self.kept(f"score_{index}", lambda each=candidate: supernet.score(each, (pictures, labels), calibration))
+            self.kept(f"score_{index}", supernet.score, candidate, (pictures, labels), calibration)
         costs = tuner.CostModel(SPACE, {"macs": self.limit}, (SIZE, SIZE, 3), self.classes)
-        oracle = tuner.EvolutionOracle(costs, population=25, generations=self.arguments.generations, seed=0)
+        oracle = tuner.EvolutionOracle(costs, population=POPULATION, generations=self.arguments.generations, seed=0)
         found = tuner.UIBTuner(supernet, oracle, costs, directory=self.out, project_name="evolution")
         found.search(validation_data=(pictures, labels), calibration_data=calibration)
         return found.results()[:10]
@@ -166,15 +171,49 @@ class Experiment:
                 equal.append(candidate)
         architecture = SPACE.architecture_of(best["candidate"])
         for seed in range(self.arguments.seeds):
-            self.kept(f"best_{seed}", lambda seed=seed: self.train_alone(architecture, seed=seed))
-            self.kept(f"conv_small_{seed}", lambda seed=seed: self.train_alone(small, float(alpha), seed))
+            self.kept(f"best_{seed}", self.train_alone, architecture, seed=seed)
+            self.kept(f"conv_small_{seed}", self.train_alone, small, float(alpha), seed)
         for index, candidate in enumerate(equal):
-            self.kept(f"equal_{index}", lambda each=candidate: self.train_alone(SPACE.architecture_of(each)))
+            self.kept(f"equal_{index}", self.train_alone, SPACE.architecture_of(candidate))
+
+    def how_to_search(self, limits, share=1):
+        """Arguments of the package's own searches: the supernet's budget here, or a share of it."""
+        return {
+            "limits": limits,
+            "epochs": self.arguments.supernet_epochs // share,
+            "learning_rate": self.arguments.learning_rate,
+            "population": POPULATION,
+            "generations": self.arguments.generations // share,
+            "augmentation": self.augmentation(),
+        }
+
+    def two_stage(self):
+        """Trains what two stages find, in the time of one."""
+        how = self.how_to_search({"macs": self.limit}, share=2)
+        found = tuner.two_stage_search(COARSE, self.pictures, self.out / "stages", **how).best_architecture()
+        for seed in range(self.arguments.seeds):
+            self.kept(f"two_stage_{seed}", self.train_alone, found, seed=seed)
+
+    def bits(self):
+        """Trains and quantises what searches with and without a choice of bits find, at the same ACEv2."""
+        costs = tuner.CostModel(OF_BITS["uniform"], input_shape=(SIZE, SIZE, 3), classes=self.classes)
+        uniform = OF_BITS["uniform"]
+        limit = costs.cost(uniform.mend(uniform.largest), "ace_v2") / self.arguments.bits_limit
+        for name, space in OF_BITS.items():
+            how = self.how_to_search({"ace_v2": limit})
+            best = tuner.search(space, self.pictures, self.out / name, measures=("ace_v2",), **how).results()[0]
+            how = {
+                "architecture": space.architecture_of(best["candidate"]),
+                "policy": space.policy_of(best["candidate"]),
+            }
+            self.kept(f"{name}_found", dict, best)
+            for seed in range(self.arguments.seeds):
+                self.kept(f"{name}_{seed}", self.train_alone, seed=seed, **how)
 
     def train_candidates(self):
         """Trains the random candidates."""
         for index, candidate in enumerate(self.candidates):
-            self.kept(f"alone_{index}", lambda each=candidate: self.train_alone(SPACE.architecture_of(each)))
+            self.kept(f"alone_{index}", self.train_alone, SPACE.architecture_of(candidate))
 
     def report(self):
         """Prints what there is."""
@@ -184,14 +223,16 @@ class Experiment:
         pairs = [(score["accuracy"], alone["top1"]) for score, alone in pairs if score and alone]
         if len(pairs) > 1:
             print(f"Kendall's tau of {len(pairs)} candidates: {kendall_tau(*zip(*pairs, strict=True)):.3f}")
-        for kind in ("best", "conv_small", "equal"):
+        for kind in ("best", "two_stage", "conv_small", "equal", "mixed", "uniform"):
             results = [self.result(f"{kind}_{index}") for index in range(self.arguments.equals)]
             results = [each for each in results if each]
             if results:
                 scores = [each["top1"] for each in results]
                 macs = np.mean([each["macs"] for each in results]) / 1e6
+                found = self.result(f"{kind}_found")
+                ace_v2 = f", ACEv2 {found['costs']['ace_v2']:.4g}" if found else ""
                 print(
-                    f"{kind}: {len(scores)} runs, {macs:.2f} M MACs, top-1 mean {np.mean(scores):.2%}, median "
+                    f"{kind}: {len(scores)} runs, {macs:.2f} M MACs{ace_v2}, top-1 mean {np.mean(scores):.2%}, median "
                     f"{np.median(scores):.2%}, from {min(scores):.2%} to {max(scores):.2%}"
                 )
 
@@ -205,12 +246,14 @@ def kendall_tau(first, second):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--part", nargs="+", default=["supernet", "candidates", "search", "found", "report"])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--train-pictures", type=int, default=0, help="0 for all")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--supernet-epochs", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=15, help="of networks that are trained from scratch")
+    parser.add_argument("--qat-epochs", type=int, default=3, help="of networks that are quantised")
+    parser.add_argument("--bits-limit", type=float, default=4, help="how many times less than the largest in 8 bits")
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--generations", type=int, default=12)
     parser.add_argument("--equals", type=int, default=9, help="random networks of as many MACs as what was found")
@@ -222,6 +265,8 @@ def main():
         "candidates": experiment.train_candidates,
         "search": lambda: experiment.kept("found", experiment.search),
         "found": experiment.found,
+        "two_stage": experiment.two_stage,
+        "bits": experiment.bits,
         "report": experiment.report,
     }
     for part in experiment.arguments.part:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-import sys
 
 import keras
 from keras import ops
@@ -12,6 +11,7 @@ from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
+from keras_mnv4.progress import resolve_verbose
 
 BATCH = 256  # that learning rates of `SGDRecipe` are for
 EMA_SHARE = 0.1  # of a training, that a moving average of weights reaches back at most
@@ -386,7 +386,7 @@ def fit_classifier(
         data.train,
         validation_data=data.validation,
         epochs=epochs,
-        verbose=(1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose,
+        verbose=resolve_verbose(verbose),
         callbacks=callbacks,
     )
 

@@ -1,7 +1,5 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
-import sys
-
 import keras
 import numpy as np
 from keras import layers
@@ -11,6 +9,7 @@ from keras_mnv4 import qat
 from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.distillation.classifier_view import Probabilities
+from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.recipes import fit_classifier
 
 WARMUP_SHARE = 0.1
@@ -176,7 +175,7 @@ def distill(
         "epochs": epochs,
         "validation_data": (shown, {"labels": np.eye(classes, dtype="float32")[labels]}),
         "shuffle": False,
-        "verbose": (1 if sys.stdout.isatty() else 2) if verbose == "auto" else verbose,
+        "verbose": resolve_verbose(verbose),
     }
     distiller = distillation.Distiller(student, teacher if store is None else None)
     distiller.compile(optimizer, metrics=["categorical_accuracy"])

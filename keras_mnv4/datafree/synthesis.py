@@ -23,6 +23,7 @@ from keras_mnv4.datafree.synthetic_set import SyntheticSet
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
+from keras_mnv4.progress import resolve_verbose
 
 LABELS = ("recursive", "one_hot")
 SMALL = 64  # pixels, up to which there is one stage
@@ -69,7 +70,7 @@ def synthesize(
     teacher_outputs=None,
     class_names=None,
     seed=0,
-    verbose=1,
+    verbose="auto",
 ):
     """Makes pictures of which a pretrained model says what they were to be, from nothing but the model.
 
@@ -106,7 +107,8 @@ def synthesize(
         teacher_outputs: `"probabilities"` or `"logits"`; None to see it from the teacher's last layer.
         class_names: names of the teacher's classes, for folders; None for their numbers.
         seed: of noise and windows.
-        verbose: 1 for a progress bar with the running terms of the objective, 0 for silence.
+        verbose: 0 for silence, 1 for a progress bar with the running terms of the objective, 2 for a line a stage;
+            `"auto"` is a bar on a terminal, else lines.
 
     Returns:
         The `SyntheticSet`.
@@ -143,7 +145,7 @@ class _Maker:
         self.learning_rate = learning_rate
         self.seed = seed
         self.console = Console(quiet=not verbose)
-        self.verbose = verbose
+        self.verbose = resolve_verbose(verbose)
         self.canvases = {}
 
     def plan(self, num_images, classes, rounds, labels, size, steps, stages, canvas, batch_size, class_names):
