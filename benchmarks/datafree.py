@@ -4,8 +4,9 @@
 
 Pictures are made from EfficientNet-Lite0 with its ImageNet weights; EfficientNet-Lite2, which had no part in it, is the
 judge. Rows: `recursive`, everything; `one_hot`, labels that are not calibrated; `no_region`, windows as large as the
-canvas; `no_statistics`, without the normalisations' statistics; `paper`, with the objective of the authors' code. Runs
-are resumed; a row that is done is not made again.
+canvas; `no_statistics`, without the normalisations' statistics; `paper`, with the objective of the authors' code;
+`as_painted`, a teacher that sees pictures in the size of the stage, not in that which it was trained on. A run that was
+stopped goes on; a row that is done is not made again.
 """
 
 import argparse
@@ -25,6 +26,7 @@ ROWS = {
     "no_region": {"canvas": "window"},
     "no_statistics": {"objective": dataclasses.replace(datafree.RELATIVE, features=0.0)},
     "paper": {"objective": datafree.PAPER},
+    "as_painted": {},
 }
 CLASSES = 1000
 
@@ -34,6 +36,8 @@ def make_row(name, arguments, teacher, judge):
     how = dict(ROWS[name])
     if how.get("canvas") == "window":
         how["canvas"] = arguments.size
+    if name == "as_painted":
+        teacher = EfficientNetLite0(weights="imagenet", input_shape=(None, None, 3))
     classes = range(0, CLASSES, CLASSES // arguments.classes)[: arguments.classes]
     start = time.perf_counter()
     made = datafree.synthesize(

@@ -95,7 +95,9 @@ def synthesize(
         classes: list of class indices to make pictures of; None for all.
         rounds: how often labels are calibrated, and one. A picture a class comes out of each.
         labels: `"recursive"`, or `"one_hot"` in every round.
-        size: height and width that the teacher is shown, in pixels; None for that of its input.
+        size: height and width of the pictures in the last stage, in pixels; None for that of the teacher's input. A
+            teacher that was built for one size sees them resized to it; one that takes any sees them as they are, and
+            makes poor ones far from the size that it was trained on.
         steps: painting steps for each picture, for `default_stages`.
         stages: tuple of `Stage`s instead of those.
         canvas: height and width of the pictures; None for what goes with the stages.
