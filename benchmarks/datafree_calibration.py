@@ -2,11 +2,12 @@
 
     python benchmarks/datafree_calibration.py --data FOLDER --size 160
 
-The network is EfficientNet-Lite0 with a classifier for these classes, trained on what ImageNet taught the rest; or a
-`.keras` file, `--model`, with normalisations that are not folded. Pictures are made of it alone. Each row quantises it
-with other pictures, as many of each: real ones, those that were made, and noise, which any network could be given.
-Figures are the test top-1, and the share of the test set of which it says what the float network says: with ranges
-calibrated, with biases corrected, and with kernels rounded on the same pictures. What is made is kept in `--out`.
+The network is EfficientNet-Lite0 with a classifier for these classes, trained on what ImageNet taught the rest; a
+`.keras` file, `--model`, with normalisations that are not folded; or, `--imagenet`, EfficientNet-Lite0 as it is, which
+knows none of these classes: it has no top-1. Pictures are made of the network alone. Each row quantises it with other
+pictures, as many of each: real ones, those that were made, and noise, which any network could be given. Figures are the
+test top-1, and the share of the test set of which it says what the float network says: with ranges calibrated, with
+biases corrected, and with kernels rounded on the same pictures. What is made is kept in `--out`.
 """
 
 import argparse
@@ -35,11 +36,15 @@ WAYS = {
 
 
 def network(arguments, pictures):
-    """The float network: the file that was given, or one that is trained and kept."""
-    path = arguments.model or arguments.out / "model.keras"
+    """The float network: the file that was given, ImageNet's, or one that is trained and kept."""
+    if arguments.model is not None:
+        return keras.models.load_model(arguments.model)
+    pretrained = EfficientNetLite0(weights="imagenet", input_shape=(arguments.size, arguments.size, 3))
+    if arguments.imagenet:
+        return pretrained
+    path = arguments.out / "model.keras"
     if not path.exists():
         keras.utils.set_random_seed(0)
-        pretrained = EfficientNetLite0(weights="imagenet", input_shape=(arguments.size, arguments.size, 3))
         model = replace_classifier(pretrained, len(pictures.class_names))
         training.fine_tune(model, pictures, epochs=0)
         with atomic_file(path) as temporary:
@@ -53,10 +58,11 @@ def samples(arguments, model, pictures):
         model,
         arguments.pictures,
         arguments.out / "made",
+        classes=range(0, 992, 31) if arguments.imagenet else None,
         rounds=arguments.rounds,
         steps=arguments.steps,
         batch_size=32,
-        class_names=pictures.class_names,
+        class_names=None if arguments.imagenet else pictures.class_names,
     )
     real = pictures.train.arrays(arguments.pictures)[0]
     noise = np.random.default_rng(0).integers(0, 256, real.shape, "uint8")
@@ -66,7 +72,9 @@ def samples(arguments, model, pictures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of images, split as `mnv4` reads it")
-    parser.add_argument("--model", type=pathlib.Path, help=".keras file of a classifier of these images")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--model", type=pathlib.Path, help=".keras file of a classifier of these images")
+    given.add_argument("--imagenet", action="store_true", help="the network with ImageNet's classes")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
@@ -80,7 +88,8 @@ def main():
     shown, labels = pictures.test.arrays()
     before = model.predict(shown, verbose=0).argmax(-1)
     table = Table(f"{len(shown)} to test on", *(f"{way}: {figure}" for way in WAYS for figure in ("top-1", "as float")))
-    table.add_row("float", f"{np.mean(before == labels):.2%}")
+    if not arguments.imagenet:
+        table.add_row("float", f"{np.mean(before == labels):.2%}")
     for row, sample in samples(arguments, model, pictures).items():
         cells = []
         for way, improve in WAYS.items():
@@ -91,7 +100,8 @@ def main():
                 improve(quantized, sample)
                 after = quantized.predict(shown, verbose=0).argmax(-1)
                 write_json(record, [float(np.mean(after == labels)), float(np.mean(after == before))])
-            cells += (f"{share:.2%}" for share in json.loads(record.read_text()))
+            top1, as_float = (f"{share:.2%}" for share in json.loads(record.read_text()))
+            cells += ["" if arguments.imagenet else top1, as_float]
         table.add_row(row, *cells)
     Console().print(table)
 

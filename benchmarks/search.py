@@ -49,7 +49,7 @@ def stage(name, filters, depth, stride, **kernels):
     return UIB(filters, expand=4, stride=stride, **kernels), *rest
 
 
-def space(name, weight_bits=(), **kernels):
+def make_space(name, weight_bits=(), **kernels):
     rows = (
         Conv(16, kernel=5, stride=4),
         *stage("stage_1", (8, 16, 24), 2, 1, **kernels),
@@ -61,9 +61,9 @@ def space(name, weight_bits=(), **kernels):
 
 
 KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
-SPACE = space("search_32", **KERNELS)
-COARSE = space("search_32_coarse", middle=3)
-OF_BITS = {"mixed": space("search_32", (4, 8), **KERNELS), "uniform": space("search_32", (8,), **KERNELS)}
+SPACE = make_space("search_32", **KERNELS)
+COARSE = make_space("search_32_coarse", middle=3)
+OF_BITS = {"mixed": make_space("search_32", (4, 8), **KERNELS), "uniform": make_space("search_32", (8,), **KERNELS)}
 
 
 class Experiment:
@@ -196,19 +196,16 @@ class Experiment:
 
     def bits(self):
         """Trains and quantises what searches with and without a choice of bits find, at the same ACEv2."""
-        costs = tuner.CostModel(OF_BITS["uniform"], input_shape=(SIZE, SIZE, 3), classes=self.classes)
         uniform = OF_BITS["uniform"]
+        costs = tuner.CostModel(uniform, input_shape=(SIZE, SIZE, 3), classes=self.classes)
         limit = costs.cost(uniform.mend(uniform.largest), "ace_v2") / self.arguments.bits_limit
+        how = {"measures": ("ace_v2",), **self.how_to_search({"ace_v2": limit})}
         for name, space in OF_BITS.items():
-            how = self.how_to_search({"ace_v2": limit})
-            best = tuner.search(space, self.pictures, self.out / name, measures=("ace_v2",), **how).results()[0]
-            how = {
-                "architecture": space.architecture_of(best["candidate"]),
-                "policy": space.policy_of(best["candidate"]),
-            }
+            best = tuner.search(space, self.pictures, self.out / name, **how).results()[0]
             self.kept(f"{name}_found", dict, best)
+            architecture, policy = space.architecture_of(best["candidate"]), space.policy_of(best["candidate"])
             for seed in range(self.arguments.seeds):
-                self.kept(f"{name}_{seed}", self.train_alone, seed=seed, **how)
+                self.kept(f"{name}_{seed}", self.train_alone, architecture, seed=seed, policy=policy)
 
     def train_candidates(self):
         """Trains the random candidates."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import SMALL
 
+import mnv4 as entry
 from keras_mnv4 import applications
 from keras_mnv4 import cli
 from keras_mnv4 import training
@@ -31,6 +32,12 @@ def answer(capsys):
 
 def mnv4(*arguments):
     return cli.main([str(argument) for argument in arguments])
+
+
+def test_the_program_runs_the_command_it_was_called_with(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["mnv4", "check", str(tmp_path / "missing.tflite")])
+    assert entry.main() == 1
+    assert "missing.tflite" in capsys.readouterr().err
 
 
 @pytest.mark.slow

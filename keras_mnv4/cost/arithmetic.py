@@ -294,7 +294,10 @@ class Row:
         rank = max(len(value.shape) for value in values)
         shapes = [(1,) * (rank - len(value.shape)) + value.shape for value in values]
         shape = tuple(max(sides) for sides in zip(*shapes, strict=True))
-        if any(value.format.is_float for value in values):
+        is_float = any(value.format.is_float for value in values)
+        if kind != "multiply" and self.arithmetic.rescaling == "float":
+            is_float |= any(not value.is_sum and value.scale is None for value in values)
+        if is_float:
             values = [self.to_float(value) for value in values]
         elif kind != "multiply":
             values = [value if value.is_sum else self.rescale(value, value.scale) for value in values]

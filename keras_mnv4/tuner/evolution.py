@@ -139,7 +139,7 @@ class EvolutionOracle(CandidateOracle):
         }
 
     def _other(self, values, value):
-        others = [each for each in values if each != value]
+        others = [each for each in values if each != value] or [value]
         return others[self._random.integers(len(others))]
 
     def _cross(self, parents):

@@ -112,25 +112,34 @@ def test_maps_of_other_ranks_are_broadcast():
 @pytest.mark.parametrize(
     ("scale_bits", "multiplications"),
     [
-        (
-            8,
-            {("int8", "int8"): 4 * SIZE, ("int32", "int8"): SIZE},
-        ),  # codes by scales in ReLU and sum; the sum by its own
-        (None, {}),  # by powers of two: shifts only
+        # Both codes by a scale behind ReLU, by their own before the sum; the sum, of 32 bits, by that of the result.
+        (8, {("int8", "int8"): 4 * SIZE, ("int32", "int8"): SIZE}),
+        (None, {}),  # powers of two: shifts
         ("float", {("float32", "float32"): 5 * SIZE}),
     ],
 )
 def test_sums_of_codes_whose_scales_are_quantised_need_no_floats(scale_bits, multiplications):
+    assert multiplications_of_a_sum(qat.pikelpn_policy(scale_bits=scale_bits)) == multiplications
+
+
+def test_sums_with_codes_of_a_scale_in_float_are_in_float():
+    of_one = qat.Rule("one", outputs=qat.MovingAverageQuantizer(8))
+    policy = qat.Policy((of_one, *qat.pikelpn_policy().rules))
+    # The other's codes by a scale behind ReLU; the one's, both before the sum and the sum itself in float.
+    assert multiplications_of_a_sum(policy) == {("int8", "int8"): SIZE, ("float32", "float32"): 4 * SIZE}
+
+
+def multiplications_of_a_sum(policy):
+    """How often which formats are multiplied in the sum of two maps behind ReLU6, its scales in float by default."""
     inputs = [keras.Input(MAP), keras.Input(MAP)]
-    model = keras.Model(inputs, layers.Add()([layers.ReLU(6)(each) for each in inputs]))
-    quantized = qat.quantize_model(model, qat.pikelpn_policy(scale_bits=scale_bits))
-    costs = cost.profile(quantized, arithmetic=cost.Arithmetic(norms="float", rescaling="float"))
+    maps = [layers.ReLU(6, name=name)(each) for name, each in zip(("one", "other"), inputs, strict=True)]
+    model = qat.quantize_model(keras.Model(inputs, layers.Add()(maps)), policy)
     found = {}
-    for each in costs.operations:
+    for each in cost.profile(model, arithmetic=cost.Arithmetic(norms="float", rescaling="float")).operations:
         if each.kind == "multiply":
             formats = tuple(map(str, each.formats))
             found[formats] = found.get(formats, 0) + each.count
-    assert found == multiplications
+    return found
 
 
 def test_operators_of_python_cost_what_their_layers_do():

@@ -141,6 +141,15 @@ def test_a_search_ends_when_all_was_handed_out():
     assert len(networks) == len(candidates) == 3 * 3 * 2
 
 
+def test_decisions_with_nothing_to_choose_stay_as_they_are():
+    """Of one width, as all blocks have where a search is of 8 bits alone."""
+    costs = tuner.CostModel(tuner.tiny_space(weight_bits=(8,)), input_shape=(32, 32, 3), classes=3)
+    oracle = EvolutionOracle(costs, population=10, generations=2, mutations=10, crossovers=0, mutation_rate=1.0, seed=0)
+    candidates = drive(oracle, lambda each: 0.5)
+    assert len(candidates) > 10
+    assert {bits for each in candidates for bits in costs.space.bits_of(each).values()} == {8}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
