@@ -13,8 +13,9 @@ it has done in `--out`; the same command goes on where it was stopped. Parts can
 | `bits` | searches of 4 or 8 bits a block, and of 8, under one limit on ACEv2; trains and quantises what they find | |
 | `report` | Kendall's tau of scores and accuracies; what was found against the others | |
 
-The space is of three stages of universal inverted bottlenecks, with channels, depth and both kernels to choose, small
-enough for a processor without accelerator: its first maps have 8 x 8 pixels.
+The space is of three stages of universal inverted bottlenecks, with channels, expansion, depth and both kernels to
+choose, small enough for a processor without accelerator: its first maps have 8 x 8 pixels. Its networks differ in their
+multiply-accumulates by more than ten times.
 """
 
 import argparse
@@ -38,23 +39,26 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.recipes import fit_classifier
 
 SIZE = 32
+VALIDATION_PICTURES = 2500  # that candidates are scored on
 POPULATION = 25
 PARTS = ("supernet", "candidates", "search", "found", "two_stage", "bits", "report")
 WIDTHS = np.arange(0.05, 1.01, 0.025)  # of MobileNetV4ConvSmall
 
 
-def stage(name, filters, depth, stride, **kernels):
+def stage(name, filters, depth, stride, expand, **kernels):
     filters = choice(*filters, name=f"{name}/filters")
-    rest = [choice(None, UIB(filters, expand=4, **kernels))] * (depth - 1)
-    return UIB(filters, expand=4, stride=stride, **kernels), *rest
+    if isinstance(expand, tuple):
+        expand = choice(*expand, name=f"{name}/expand")
+    rest = [choice(None, UIB(filters, expand=expand, **kernels))] * (depth - 1)
+    return UIB(filters, expand=expand, stride=stride, **kernels), *rest
 
 
-def make_space(name, weight_bits=(), **kernels):
+def make_space(name, weight_bits=(), expand=(1, 2, 4), **kernels):
     rows = (
         Conv(16, kernel=5, stride=4),
-        *stage("stage_1", (8, 16, 24), 2, 1, **kernels),
-        *stage("stage_2", (16, 24, 40), 3, 2, **kernels),
-        *stage("stage_3", (24, 40, 64), 3, 2, **kernels),
+        *stage("stage_1", (4, 8, 16, 24), 2, 1, expand, **kernels),
+        *stage("stage_2", (8, 16, 24, 40), 3, 2, expand, **kernels),
+        *stage("stage_3", (12, 24, 40, 64), 3, 2, expand, **kernels),
         Conv(128, kernel=1),
     )
     return tuner.SearchSpace(Architecture(name, rows, default_size=SIZE, head_filters=None), weight_bits)
@@ -62,7 +66,7 @@ def make_space(name, weight_bits=(), **kernels):
 
 KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
 SPACE = make_space("search_32", **KERNELS)
-COARSE = make_space("search_32_coarse", middle=3)
+COARSE = make_space("search_32_coarse", expand=4, middle=3)
 OF_BITS = {"mixed": make_space("search_32", (4, 8), **KERNELS), "uniform": make_space("search_32", (8,), **KERNELS)}
 
 
@@ -77,7 +81,7 @@ class Experiment:
         train = self.pictures.train
         if arguments.train_pictures:
             train = data.PictureSet(*train.arrays(arguments.train_pictures), SIZE, arguments.batch_size, shuffle=True)
-        validation = data.PictureSet(*self.pictures.validation.arrays(1000), SIZE, arguments.batch_size)
+        validation = data.PictureSet(*self.pictures.validation.arrays(VALIDATION_PICTURES), SIZE, arguments.batch_size)
         self.pictures = data.PictureData(self.pictures.class_names, train, validation, self.pictures.test)
         self.classes = len(self.pictures.class_names)
         self.costs = tuner.CostModel(SPACE, input_shape=(SIZE, SIZE, 3), classes=self.classes)

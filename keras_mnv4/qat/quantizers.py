@@ -341,14 +341,8 @@ def _round_portably(inputs, low, high, num_bits, narrow_range, is_constant_range
 
     @ops.custom_gradient
     def straight_through(x, floor, ceiling):
-        first, last = (1.0 if narrow_range else 0.0), 2.0**num_bits - 1.0
-        width = ceiling - floor
-        is_empty = width == 0.0
-        width = ops.where(is_empty, 1.0, width)
-        scale = _divide(width, last - first)
-        per_unit = 1.0 / scale if is_constant_range else (last - first) / width
-        zero_code = ops.round(ops.clip(first - floor / scale, first, last))
-        lowest, highest = (first - zero_code) * scale, (last - zero_code) * scale
+        is_empty, width, scale, lowest, highest = _grid(floor, ceiling, num_bits, narrow_range)
+        per_unit = 1.0 / scale if is_constant_range else _steps(num_bits, narrow_range) / width
         offset = ops.floor(-lowest * per_unit + 0.5)
         values = ops.cast(x, "float32")
         codes = ops.floor((ops.clip(values, lowest, highest) - lowest) * per_unit - offset + 0.5)
@@ -367,6 +361,28 @@ def _round_portably(inputs, low, high, num_bits, narrow_range, is_constant_range
         return result, gradient
 
     return straight_through(inputs, low, high)
+
+
+def saturates(inputs, low, high, num_bits, narrow_range=False):
+    """Which of `inputs` are beyond the grid that `fake_quantize` rounds to, and get no gradient."""
+    is_empty, _, _, lowest, highest = _grid(low, high, num_bits, narrow_range)
+    lowest, highest = ops.where(is_empty, -math.inf, lowest), ops.where(is_empty, math.inf, highest)
+    return ops.logical_or(inputs < lowest, inputs > highest)
+
+
+def _grid(low, high, num_bits, narrow_range):
+    """What TensorFlow's op makes of a range: whether it is empty, its width, one step, its ends with zero a code."""
+    first, last = (1.0 if narrow_range else 0.0), 2.0**num_bits - 1.0
+    width = high - low
+    is_empty = width == 0.0
+    width = ops.where(is_empty, 1.0, width)
+    scale = _divide(width, _steps(num_bits, narrow_range))
+    zero_code = ops.round(ops.clip(first - low / scale, first, last))
+    return is_empty, width, scale, (first - zero_code) * scale, (last - zero_code) * scale
+
+
+def _steps(num_bits, narrow_range):
+    return 2.0**num_bits - (2.0 if narrow_range else 1.0)
 
 
 def with_gradient_of(source, value):

@@ -139,11 +139,39 @@ class HostedQuantizer:
     def __call__(self, inputs, training, weights):
         raw = {key: variable.value for key, variable in weights.items()}
         training = bool(training)
+        if training and self._is_per_axis:
+            return self._round_quickly(inputs, raw)
+        return self._round(inputs, training, raw)
+
+    @property
+    def _is_per_axis(self):
+        return type(self.quantizer) is import_tfmot_quantizers().LastValueQuantizer and self.quantizer.per_axis
+
+    def _round(self, inputs, training, raw):
         replicas = _replicas()
         if training and raw and replicas is not None:
             self.quantizer(self._extremes(inputs, replicas), True, raw)  # for the update of its variables
             training = False
         return self.quantizer(inputs, training, raw)
+
+    def _round_quickly(self, inputs, raw):
+        """`_round` in training, with a gradient of our own."""
+        import tensorflow as tf
+
+        rounded = self._round(tf.stop_gradient(inputs), True, raw)
+        low, high = (tf.convert_to_tensor(raw[end]) for end in ("min_var", "max_var"))
+
+        @tf.custom_gradient
+        def straight_through(inputs):
+            def gradient(upstream):
+                is_beyond = quantizers.saturates(
+                    inputs, low, high, self.quantizer.num_bits, self.quantizer.narrow_range
+                )
+                return tf.where(is_beyond, 0.0, upstream)
+
+            return tf.identity(rounded), gradient
+
+        return straight_through(inputs)
 
     def _extremes(self, inputs, replicas):
         """The smallest and the largest value of each replica's inputs, for each index of the last axis if asked for."""

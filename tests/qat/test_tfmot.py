@@ -1,9 +1,11 @@
 """TFMOT's own objects, and classes of one's own with its protocol, in rules."""
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 from conftest import tiny_network
+from hypothesis import strategies as st
 
 from keras_mnv4 import qat
 from keras_mnv4.qat import tfmot
@@ -94,3 +96,33 @@ def test_a_quantize_config_becomes_a_rule():
     rule = qat.Rule.from_tfmot("head", DenseQuantizeConfig())
     assert rule.weights == qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
     assert rule.outputs == qat.MovingAverageQuantizer(4)
+
+
+@hypothesis.given(
+    num_bits=st.integers(2, 8),
+    narrow_range=st.booleans(),
+    symmetric=st.booleans(),
+    scales=st.lists(st.sampled_from([0.0, 1e-6, 0.1, 1.0, 3.0, 1e4]), min_size=3, max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_gradients_per_channel_are_tfmots(num_bits, narrow_range, symmetric, scales, seed):
+    import tensorflow as tf
+
+    arguments = {"num_bits": num_bits, "per_axis": True, "symmetric": symmetric, "narrow_range": narrow_range}
+    theirs = tfmot.import_tfmot_quantizers().LastValueQuantizer(**arguments)
+    random = np.random.default_rng(seed)
+    inputs = (random.normal(size=(3, 3, 4, 3)) * scales).astype("float32")
+    upstream = tf.constant(random.normal(size=inputs.shape).astype("float32"))
+    layer = qat.FakeQuantize(qat.LastValueQuantizer(**arguments))
+    layer.build(inputs.shape)
+    raw = {"min_var": tf.Variable(tf.zeros(3)), "max_var": tf.Variable(tf.zeros(3))}
+    results = []
+    for function in (lambda x: layer(x, training=True), lambda x: theirs(x, True, raw)):
+        with tf.GradientTape() as tape:
+            source = tf.constant(inputs)
+            tape.watch(source)
+            rounded = function(source)
+        results.append((rounded.numpy(), tape.gradient(rounded, source, upstream).numpy()))
+    for ours, reference in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, reference)
