@@ -1,6 +1,7 @@
 """`Objective`: what pictures out of nothing are made to satisfy."""
 
 import dataclasses
+import math
 
 from keras import ops
 
@@ -106,8 +107,33 @@ def moments(layer, inputs):
     """Mean and biased variance of each channel over a batch, and the layer's own: four tensors in float32."""
     axis = layer.axis % len(inputs.shape)
     others = [each for each in range(len(inputs.shape)) if each != axis]
-    mean, variance = ops.moments(ops.cast(inputs, "float32"), others)
+    mean, variance = channel_moments(ops.cast(inputs, "float32"), others)
     return mean, variance, ops.convert_to_tensor(layer.moving_mean), ops.convert_to_tensor(layer.moving_variance)
+
+
+def channel_moments(inputs, axes):
+    """Mean and biased variance over axes, as `keras.ops.moments` has them, in half the time with their gradient.
+
+    It is linear in the inputs, with a slope and an offset for each channel; derived op by op it takes four passes over
+    them, here two.
+    """
+    count = math.prod(inputs.shape[axis] for axis in axes)
+
+    @ops.custom_gradient
+    def compute(x):
+        mean = ops.mean(x, axes, keepdims=True)
+        variance = ops.mean(ops.square(x - mean), axes)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            of_mean, of_variance = (ops.reshape(upstream[place], ops.shape(mean)) for place in range(2))
+            slope = of_variance * (2.0 / count)
+            return x * slope + (of_mean / count - mean * slope)
+
+        return ops.stack([ops.reshape(mean, ops.shape(variance)), variance]), gradient
+
+    both = compute(inputs)
+    return both[0], both[1]
 
 
 def norm_distance(layer, inputs):

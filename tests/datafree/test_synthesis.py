@@ -23,10 +23,12 @@ from keras_mnv4.datafree.canvas import Canvas
 from keras_mnv4.datafree.canvas import Windows
 from keras_mnv4.datafree.listening import listening
 from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.objective import channel_moments
 from keras_mnv4.datafree.objective import norm_distance
 from keras_mnv4.datafree.objective import relative_distance
 from keras_mnv4.datafree.objective import total_variation
 from keras_mnv4.datafree.synthesis import default_stages
+from keras_mnv4.gradients import value_and_gradients
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers import UniversalInvertedBottleneck
 
@@ -112,6 +114,25 @@ class TestTerms:
     def test_objectives_are_checked(self, arguments):
         with pytest.raises(ValueError, match="Received"):
             datafree.Objective(**arguments)
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 1, 2), (0, 2, 3)])
+def test_gradients_of_moments(axes):
+    random = np.random.default_rng(0)
+    inputs = random.normal(1, 2, (5, 3) if len(axes) == 1 else (4, 3, 5, 2)).astype("float32")
+    of_mean, of_variance = random.normal(size=(2, *np.mean(inputs, axes).shape)).astype("float32")
+
+    def total(values):
+        mean, variance = channel_moments(values[0], axes)
+        np.testing.assert_allclose(ops.convert_to_numpy(ops.stop_gradient(mean)), np.mean(inputs, axes), rtol=1e-5)
+        np.testing.assert_allclose(ops.convert_to_numpy(ops.stop_gradient(variance)), np.var(inputs, axes), rtol=1e-5)
+        return ops.sum(of_mean * mean) + ops.sum(of_variance * variance)
+
+    _, (gradient,) = value_and_gradients(total, [inputs])
+    of_mean, of_variance = (np.expand_dims(each, axes) for each in (of_mean, of_variance))
+    count = inputs.size / of_mean.size
+    expected = of_mean / count + 2 * of_variance * (inputs - np.mean(inputs, axes, keepdims=True)) / count
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), expected, rtol=1e-4, atol=1e-6)
 
 
 class TestListening:
