@@ -7,29 +7,10 @@ import numpy as np
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import CandidateOracle
+from keras_mnv4.tuner.reward import check_form
+from keras_mnv4.tuner.reward import reward_of
 
 TRIES = 500  # before a search for a candidate within the limits ends
-REWARDS = {
-    "absolute": lambda quality, ratios, penalty: quality + penalty * sum(abs(ratio - 1.0) for ratio in ratios),
-    "mnas": lambda quality, ratios, penalty: quality * math.prod(ratio**penalty for ratio in ratios),
-    "mnas_hard": lambda quality, ratios, penalty: quality * math.prod(min(ratio**penalty, 1.0) for ratio in ratios),
-}
-
-
-def reward(quality, ratios, penalty=-0.1, form="absolute"):
-    """What a candidate is worth: how good it is, less what it costs.
-
-    Source: TuNAS (arXiv 2008.06120), section 3, for `"absolute"`; MnasNet (arXiv 1807.11626), section 3, for the
-    others.
-
-    Args:
-        quality: a number that is to be large, such as an accuracy from 0 to 1.
-        ratios: what it costs divided by what it should cost, one number for each target.
-        penalty: how much costs count; below 0.
-        form: `"absolute"`, which wants costs to be as said; `"mnas"`, which wants them to be small; `"mnas_hard"`,
-            which wants them not to be larger.
-    """
-    return REWARDS[form](quality, ratios, penalty)
 
 
 def softmax(logits):
@@ -191,7 +172,7 @@ class ReinforceOracle(CandidateOracle):
             `CostModel`.
         objective: a `keras_tuner.Objective` that is to be large; None for `"val_accuracy"`.
         max_trials: number of trials.
-        reward: form of the reward, as for `reward`.
+        reward: form of the reward, as for `keras_mnv4.tuner.reward.reward_of`.
         penalty: how much costs count; below 0.
         learning_rate: as for `Controller`.
         warmup: as for `Controller`.
@@ -227,8 +208,7 @@ class ReinforceOracle(CandidateOracle):
     ):
         targets = dict(targets or {})
         check_measures(targets, "targets")
-        if reward not in REWARDS:
-            raise ValueError(f"`reward` must be one of {tuple(REWARDS)}. Received: {reward!r}")
+        check_form(reward)
         if not 0 <= warmup < 1:
             raise ValueError(f"`warmup` must be a share of the trials, below 1. Received: {warmup}")
         if penalty > 0:
@@ -280,4 +260,4 @@ class ReinforceOracle(CandidateOracle):
     def _reward_of(self, trial_id):
         candidate = self.candidates[trial_id]
         ratios = [self.costs.cost(candidate, measure) / wanted for measure, wanted in self.targets.items()]
-        return reward(self.trials[trial_id].score, ratios, self.penalty, self.reward)
+        return reward_of(self.trials[trial_id].score, ratios, self.penalty, self.reward)

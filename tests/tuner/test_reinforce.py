@@ -24,8 +24,8 @@ from keras_mnv4.tuner.reinforce import ReinforceOracle
 from keras_mnv4.tuner.reinforce import learning_rate_at
 from keras_mnv4.tuner.reinforce import log_probability
 from keras_mnv4.tuner.reinforce import log_probability_gradient
-from keras_mnv4.tuner.reinforce import reward
 from keras_mnv4.tuner.reinforce import softmax
+from keras_mnv4.tuner.reward import reward_of
 
 pytestmark = pytest.mark.once
 KERNELS = {"start": choice(0, 3), "middle": choice(0, 3)}
@@ -119,10 +119,10 @@ def test_steps_are_those_of_keras():
 
 
 def test_rewards_by_hand():
-    assert reward(0.75, (1.5, 0.8)) == pytest.approx(0.75 - 0.1 * 0.5 - 0.1 * 0.2)
-    assert reward(0.75, (2.0, 0.5), penalty=-0.5, form="mnas") == pytest.approx(0.75 / math.sqrt(2) * math.sqrt(2))
-    assert reward(0.75, (4.0, 0.5), penalty=-0.5, form="mnas_hard") == pytest.approx(0.75 / 2)
-    assert reward(0.75, ()) == reward(0.75, (), form="mnas") == 0.75
+    assert reward_of(0.75, (1.5, 0.8)) == pytest.approx(0.75 - 0.1 * 0.5 - 0.1 * 0.2)
+    assert reward_of(0.75, (2.0, 0.5), penalty=-0.5, form="mnas") == pytest.approx(0.75 / math.sqrt(2) * math.sqrt(2))
+    assert reward_of(0.75, (4.0, 0.5), penalty=-0.5, form="mnas_hard") == pytest.approx(0.75 / 2)
+    assert reward_of(0.75, ()) == reward_of(0.75, (), form="mnas") == 0.75
 
 
 def test_the_learning_rate_waits_and_then_rises_tenfold():

@@ -6,13 +6,14 @@ from keras import ops
 
 from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.gates import Table
+from keras_mnv4.tuner.reward import check_form
+from keras_mnv4.tuner.reward import reward_of
 from keras_mnv4.tuner.space import alternatives
 from keras_mnv4.tuner.space import name_of
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 WARMUP_SHARE = 0.25  # of all steps
 BASELINE_DECAY = 0.95
-REWARDS = ("absolute", "mnas", "mnas_hard")
 
 
 class TuNAS(Strategy):
@@ -50,8 +51,7 @@ class TuNAS(Strategy):
         self, supernet, total_steps, costs=None, targets=None, reward="absolute", penalty=-0.1, seed=0, **kwargs
     ):
         super().__init__(supernet, seed, "zeros", **kwargs)
-        if reward not in REWARDS:
-            raise ValueError(f"`reward` must be one of {REWARDS}. Received: {reward!r}")
+        check_form(reward)
         if (costs is None) != (not targets):
             raise ValueError(f"`costs` and `targets` belong together. Received: {costs=}, {targets=}")
         self.total_steps = total_steps
@@ -103,17 +103,10 @@ class TuNAS(Strategy):
             accuracy: from 0 to 1.
             gates: its gates, by decision.
         """
-        reward = accuracy
         for table in self._network_tables:  # what is no network is never right
-            reward = reward * table.expect(gates)
-        for table, target in self.tables:
-            ratio = table.expect(gates) / target
-            if self.reward == "absolute":
-                reward = reward + self.penalty * ops.abs(ratio - 1.0)
-            else:
-                factor = ratio**self.penalty
-                reward = reward * (factor if self.reward == "mnas" else ops.minimum(factor, 1.0))
-        return reward
+            accuracy = accuracy * table.expect(gates)
+        ratios = [table.expect(gates) / target for table, target in self.tables]
+        return reward_of(accuracy, ratios, self.penalty, self.reward)
 
     def log_probability(self, logits, gates):
         """Logarithm of the chance with which a network is drawn. Decisions on rows that are left out do not count.
