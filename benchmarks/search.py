@@ -39,7 +39,7 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.recipes import fit_classifier
 
 SIZE = 32
-VALIDATION_PICTURES = 2500  # that candidates are scored on
+VALIDATION_PICTURES = 5000  # that candidates are scored on
 POPULATION = 25
 PARTS = ("supernet", "candidates", "search", "found", "two_stage", "bits", "report")
 WIDTHS = np.arange(0.05, 1.01, 0.025)  # of MobileNetV4ConvSmall
@@ -138,7 +138,8 @@ class Experiment:
             supernet.load_weights(path)
             return supernet
         epochs = self.arguments.supernet_epochs
-        strategy = tuner.SPOS(supernet, self.costs, augmentation=self.augmentation())
+        uniform_in = self.arguments.uniform_in
+        strategy = tuner.SPOS(supernet, self.costs, uniform_in=uniform_in, augmentation=self.augmentation())
         strategy.compile(self.optimizer(epochs), metrics=["accuracy"])
         backup = keras.callbacks.BackupAndRestore(self.out / "backup")
         strategy.fit(self.pictures.train, epochs=epochs, verbose=2, callbacks=[backup])
@@ -252,6 +253,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--supernet-epochs", type=int, default=60)
+    parser.add_argument("--uniform-in", help="a cost, such as macs: train networks of all of its ranges alike")
     parser.add_argument("--epochs", type=int, default=15, help="of networks that are trained from scratch")
     parser.add_argument("--qat-epochs", type=int, default=3, help="of networks that are quantised")
     parser.add_argument("--bits-limit", type=float, default=4, help="how many times less than the largest in 8 bits")

@@ -38,6 +38,7 @@ def search(
     measures=("macs", "parameters"),
     augmentation=(),
     loss="sparse_categorical_crossentropy",
+    uniform_in=None,
     seed=0,
     verbose="auto",
 ):
@@ -59,6 +60,7 @@ def search(
         measures: further measures to note of each candidate.
         augmentation: Keras layers that change pictures in training.
         loss: of the networks' probabilities with the labels of the training set.
+        uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
         seed: seed of weights and candidates.
         verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
 
@@ -66,7 +68,8 @@ def search(
         A `UIBTuner` that has searched: `best_architecture()`, `results()`, `front("macs")`.
 
     Raises:
-        ValueError: if the folder has a search of another space, other pictures, limits, epochs, rate, loss or seed.
+        ValueError: if the folder has a search of another space, other pictures, limits, epochs, rate, loss, seed or
+            ranges.
 
     Example:
 
@@ -79,11 +82,10 @@ def search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
-    _check_plan(directory, space, data, "spos", limits, epochs, learning_rate, loss, seed)
+    _check_plan(directory, space, data, "spos", limits, epochs, learning_rate, loss, seed, uniform_in)
     oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
-    supernet = _trained_supernet(
-        costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose
-    )
+    how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation}
+    supernet = _trained_supernet(costs, data, directory, loss, epochs, learning_rate, verbose, how)
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
     )
@@ -188,7 +190,7 @@ def gradient_search(
     return found
 
 
-def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed):
+def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed, uniform_in=None):
     """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
     directory.mkdir(parents=True, exist_ok=True)
     pictures, labels = data.train.arrays(FINGERPRINT_PICTURES)
@@ -199,6 +201,7 @@ def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "loss": loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss),
+        "uniform_in": getattr(uniform_in, "__name__", uniform_in),
         "seed": seed,
         "size": data.train.size,
         "class_names": list(data.class_names),
@@ -207,13 +210,14 @@ def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate,
     check_plan(directory / "plan.json", plan, "a search")
 
 
-def _trained_supernet(costs, data, shape, directory, epochs, learning_rate, augmentation, loss, seed, verbose):
+def _trained_supernet(costs, data, directory, loss, epochs, learning_rate, verbose, how):
+    """The supernet of a search; `how` are arguments of `SPOS`."""
     path = directory / "supernet.keras"
     if path.exists():
         return keras.models.load_model(path)
-    keras.utils.set_random_seed(seed)
-    supernet = SuperNet(costs.space, shape, len(data.class_names))
-    strategy = SPOS(supernet, costs, seed=seed, augmentation=augmentation)
+    keras.utils.set_random_seed(how["seed"])
+    supernet = SuperNet(costs.space, (data.train.size, data.train.size, 3), len(data.class_names))
+    strategy = SPOS(supernet, costs, **how)
     _fit(strategy, data.train, loss, epochs, learning_rate, directory, verbose)
     with atomic_file(path) as temporary:
         supernet.save(temporary)
