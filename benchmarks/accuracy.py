@@ -1,4 +1,4 @@
-"""What quantisation costs in accuracy: float, calibrated only, and trained on, for 8 and 4 bits, over several seeds.
+"""What quantisation costs in accuracy: float, rounded without training, and trained on, for 8 and 4 bits.
 
 `python benchmarks/accuracy.py FOLDER --size 32 --epochs 10` trains MobileNetV4ConvSmall on a folder of images from
 scratch, quantises it by each policy, and gives the top-1 of TFLite files on the test set. Models are kept in `--out`:
@@ -50,7 +50,7 @@ def measure(seed, pictures, arguments):
     model = float_model(pictures, seed, arguments, folder / "float.keras")
     found = {"float": training.top1(model, pictures.test)}
     for policy, epochs in POLICIES.items():
-        for way, passes in (("calibrated", 0), ("trained", epochs)):
+        for way, passes in (("rounded", 0), ("trained", epochs)):
             keras.utils.set_random_seed(seed)
             quantized = training.quantize(model, pictures, policy, passes, verbose=2)
             found[f"{policy} {way}"] = top1_of_file(quantized, pictures.test, folder)

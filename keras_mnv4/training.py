@@ -97,6 +97,7 @@ def distill(
     teacher,
     data,
     epochs,
+    *,
     ratio=(1, 1, 0),
     pictures=None,
     pool=None,
@@ -121,8 +122,9 @@ def distill(
         pictures: the training set's pictures, where larger ones than those of `data` are at hand to crop from: a uint8
             array, or a list of files.
         pool: files of pictures without labels, for D3.
-        store: folder for the teacher's probabilities. They are written there first, with the pictures, and read in each
-            step; if writing was stopped, the same call goes on. None to ask the teacher in each step.
+        store: folder for the teacher's probabilities, in TensorFlow's files. They are written there first, with the
+            pictures, and read in each step; if writing was stopped, the same call goes on. None to ask the teacher in
+            each step.
         learning_rate: peak learning rate.
         verbose: as for `train`.
 

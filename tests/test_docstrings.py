@@ -55,10 +55,6 @@ SLOW = {
 }
 # Where a word means another thing than elsewhere.
 MEANS = {
-    "qat.FreezeStatistics": {"pictures": lambda things: things.data.train},
-    "tuner.search": {"pictures": lambda things: things.data},
-    "tuner.two_stage_search": {"pictures": lambda things: things.data},
-    "tuner.gradient_search": {"pictures": lambda things: things.data},
     "training.distill": {"MobileNetV4ConvSmall": lambda things: lambda **_: things.tiny(classes=2)},
     "cost.roofline": {"model": lambda things: things.small},
     "cost.ParetoStudy": {"train": lambda things: things.training},
@@ -119,7 +115,6 @@ class Things:
         self.photo = self.photos[0]
         self.content = b"content"
         self.size = 224 if "size=224)[0]" in text or "arrays(size=224)" in text else 32
-        self.MOBILENET_V4_CONV_SMALL = mobilenet_v4.ARCHITECTURES["MobileNetV4ConvSmall"]
         self._write_files(text)
 
     def _write_files(self, text):

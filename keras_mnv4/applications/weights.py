@@ -113,10 +113,17 @@ def assign_tensors(model, tensors, layout, path):
         path: the file that they are from, for messages.
 
     Raises:
-        ValueError: if a tensor is missing, left over, of another shape, or not finite.
+        ValueError: if a tensor is missing, left over, of another shape, or not finite; or if the layout has no names
+            for a part of the model.
     """
-    layout = LAYOUTS[layout]
-    slots = layout.name_tensors(model)
+    name, layout = layout, LAYOUTS[layout]
+    try:
+        slots = layout.name_tensors(model)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            f"`weights` '{path}' cannot be read into `{model.name}`: the layout {name!r} has no names for its parts. "
+            "Give the architecture another `layout`, or a `.weights.h5` file."
+        ) from error
     has_top = any(name.startswith(layout.top) for name in slots)
     tensors = {
         name: tensor

@@ -98,12 +98,13 @@ def export(arguments):
     samples = None
     if arguments.data is not None:
         samples = _load_data(arguments, model.input_shape[1]).test.arrays(64)[0].astype("float32")
+    out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
     if arguments.target == "onnx":
-        report = exporting.to_onnx(model, arguments.out, samples=samples, overwrite=arguments.overwrite)
+        report = exporting.to_onnx(model, out, samples=samples, overwrite=arguments.overwrite)
     else:
         report = exporting.to_litert(
             model,
-            arguments.out,
+            out,
             arguments.target,
             samples=samples,
             labels=_read_labels(arguments.model, arguments.target),
@@ -265,14 +266,17 @@ def _profile(arguments):
     from keras_mnv4 import applications
     from keras_mnv4 import cost as costs
     from keras_mnv4 import qat
+    from keras_mnv4.applications import efficientnet_lite
+    from keras_mnv4.applications import mobilenet_v4
+    from keras_mnv4.applications import pikelpn
+    from keras_mnv4.applications import resnet
 
     if pathlib.Path(arguments.model).is_file():
         model = _load_model(arguments.model)
     else:
         name = MODELS.get(arguments.model, arguments.model)
-        known = [
-            each for each in applications.__all__ if each.startswith(("MobileNetV4C", "MobileNetV4H", "EfficientNet"))
-        ]
+        families = (mobilenet_v4.ARCHITECTURES, efficientnet_lite.ARCHITECTURES, resnet.ARCHITECTURES, pikelpn.VARIANTS)
+        known = [each for family in families for each in family]
         if name not in known:
             raise ValueError(
                 f"No such model file, and no such network: {arguments.model}. Networks: {', '.join(known)}."

@@ -102,7 +102,7 @@ def make_parser():
     added = _add(add, commands.export, "write a verified TFLite or ONNX file")
     added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
     _add_data(added)
-    _add_out(added, "model.tflite")
+    _add_out(added, None, "default: model.tflite, or model.onnx")
     added.add_argument("--target", choices=("edgetpu", "cpu", "app", "float", "onnx"), default="edgetpu")
     added.add_argument("--android", metavar="DIR", help="Android project to put the file in, for --target app")
 

@@ -1,4 +1,4 @@
-"""`TableProfiler`: the profile of a network from its table alone, without a Keras model: thousands a second."""
+"""`TableProfiler`: the profile of a network from its table alone, without a Keras model."""
 
 import dataclasses
 
@@ -74,7 +74,7 @@ class TableProfiler:
     Example:
 
     >>> profiler = TableProfiler(policy="w8a8")
-    >>> profiler.profile(MOBILENET_V4_CONV_SMALL).macs
+    >>> profiler.profile(applications.mobilenet_v4.ARCHITECTURES["MobileNetV4ConvSmall"]).macs
     186005568
     """
 

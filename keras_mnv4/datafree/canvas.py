@@ -45,6 +45,11 @@ class Stage:
         if min(self.steps, self.window, self.pool) < 1:
             raise ValueError(f"`steps`, `window` and `pool` must be 1 or more. Received: {self}")
 
+    def check_fits(self, size):
+        """Raises a ValueError unless it fits on a canvas of `size` pixels."""
+        if size % self.pool or self.window > size // self.pool:
+            raise ValueError(f"`{self}` does not fit on a canvas of {size} pixels.")
+
 
 class Canvas(keras.Model):
     """Pictures that `fit` paints, one window of them a step.
@@ -67,8 +72,7 @@ class Canvas(keras.Model):
 
     def __init__(self, teacher, count, size, stage, objective, preprocess=None, outputs=None):
         super().__init__(autocast=False, dtype="float32")
-        if size % stage.pool or not 0 < stage.window <= size // stage.pool:
-            raise ValueError(f"`{stage}` does not fit on a canvas of {size} pixels.")
+        stage.check_fits(size)
         self.teacher = teacher
         self.stage = stage
         self.objective = objective

@@ -20,8 +20,8 @@ class Objective:
 
     `PAPER` has the terms and the weights of the authors' code. Its norms over a whole batch, or all channels of a
     layer, grow with how many there are, and layers of few channels hardly count. `RELATIVE` takes means in their place,
-    and compares statistics relative to the variance that was trained: the default, for pictures that other networks
-    recognise, too.
+    and compares statistics relative to the variance that was trained: the default of `synthesize`, for pictures that
+    other networks recognise, too.
 
     Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086), its code for the
     constants; DeepInversion (arXiv 1912.08795). `RELATIVE` is this package's.

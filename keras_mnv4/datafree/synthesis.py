@@ -165,9 +165,11 @@ class _Maker:
         if stages is None:
             stages, default = default_stages(size or _side_of(self.teacher), steps)
         else:
-            default = stages[-1].window
+            default = stages[-1].window * stages[-1].pool
         self.size = default if canvas is None else canvas
-        # Made here for its checks: that it fits, that there are normalisations, that it is clear what comes out.
+        for stage in stages:
+            stage.check_fits(self.size)
+        # Made here for its checks: that there are normalisations, that it is clear what comes out.
         probe = Canvas(self.teacher, 1, self.size, stages[0], self.objective, self.preprocess, self.outputs)
         count = probe.labels.shape[-1]
         self.classes = list(range(count)) if classes is None else [int(each) for each in classes]

@@ -63,6 +63,8 @@ class AQTWeightQuantizer(LastValueQuantizer):
     symmetric: bool = True
     narrow_range: bool = True
 
+    has_equal_steps = False  # over a range that stays: they follow the values
+
     def __post_init__(self):
         super().__post_init__()
         if not self.symmetric or not self.narrow_range:
@@ -252,8 +254,8 @@ def aqt_policy(weight_bits=4, activation_bits=4, first_last_bits=None, activatio
     worth; for a file of integers, quantise with `"w4a8"` or another policy that rounds behind layers.
 
     One thing is not as in AQT's configurations: there the first convolution of every stage takes signed inputs,
-    although they come from a relu. Here signs are found out. `Rule("block_2/conv_1", inputs=...)` and so on in front,
-    with `signed=True`, is how to have it.
+    although they come from a relu. Here signs are found out. To have it, put `Rule("block_2/conv_1",
+    weights=AQTWeightQuantizer(4), inputs=...)` and so on in front, with inputs of `signed=True`.
 
     Args:
         weight_bits: bits of kernels.

@@ -102,6 +102,8 @@ class FakeQuantize(keras.layers.Layer):
         if self._has_range:
             stored = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             return tuple(ops.convert_to_numpy(end) for end in self.quantizer.used_range(*stored))
+        if not hasattr(self.quantizer, "init_min"):
+            raise ValueError(f"The quantiser of `{self.path}` keeps no range: {self.quantizer!r}")
         return np.float32(self.quantizer.init_min), np.float32(self.quantizer.init_max)
 
     @property

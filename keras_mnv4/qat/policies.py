@@ -79,7 +79,8 @@ class LayerQuantization:
 
     Example:
 
-    >>> eight_bits = LayerQuantization(weights=_weights(8), outputs=MovingAverageQuantizer(num_bits=8))
+    >>> kernel = LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+    >>> eight_bits = LayerQuantization(weights=kernel, outputs=MovingAverageQuantizer(num_bits=8))
     >>> ConvNormAct(4, quantization=eight_bits)(np.ones((1, 8, 8, 3))).shape
     (1, 8, 8, 4)
     """
@@ -297,6 +298,6 @@ def get_policy(identifier):
     """
     if isinstance(identifier, Policy):
         return identifier
-    if identifier not in POLICIES:
+    if not isinstance(identifier, str) or identifier not in POLICIES:
         raise ValueError(f"`policy` must be a `Policy` or one of {sorted(POLICIES)}. Received: policy={identifier!r}")
     return POLICIES[identifier]

@@ -59,6 +59,8 @@ class PowerOfTwoQuantizer(LastValueQuantizer):
     has_zero: bool = True
     top_exponent: int | None = None
 
+    has_equal_steps = False
+
     def __post_init__(self):
         super().__post_init__()
         if self.num_bits > 8:
@@ -116,8 +118,10 @@ class DoubleQuantizer(Quantizer):
     quantizer: Quantizer
     scale_bits: int | None = 8
 
+    has_equal_steps = True
+
     def __post_init__(self):
-        if not hasattr(self.quantizer, "update_range") or isinstance(self.quantizer, PowerOfTwoQuantizer):
+        if not hasattr(self.quantizer, "update_range") or not self.quantizer.has_equal_steps:
             raise ValueError(
                 "`quantizer` must be one that keeps a range of equal steps, such as `LastValueQuantizer`. Received: "
                 f"{self.quantizer!r}"
@@ -135,9 +139,7 @@ class DoubleQuantizer(Quantizer):
         return self.quantizer.build(tensor_shape, name, layer)
 
     def __call__(self, inputs, training, weights):
-        if training:
-            self.quantizer.update_range(inputs, weights)
-        return self.quantizer.round(inputs, *self.used_range(weights["min_var"], weights["max_var"]))
+        return self.quantizer.quantize(inputs, training, weights, self.used_range)
 
     def observed_range(self, inputs):
         return self.quantizer.observed_range(inputs)

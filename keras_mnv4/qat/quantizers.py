@@ -33,6 +33,8 @@ class Quantizer(abc.ABC):
     True
     """
 
+    has_equal_steps = False  # whether values are rounded to equal steps over `used_range`
+
     def __post_init__(self):
         if not 2 <= self.num_bits <= 16:
             raise ValueError(f"`num_bits` must be from 2 to 16. Received: num_bits={self.num_bits}")
@@ -76,6 +78,7 @@ class _RangeQuantizer(Quantizer):
     narrow_range: bool = False
 
     initial_range = (-INITIAL_RANGE, INITIAL_RANGE)
+    has_equal_steps = True
     supports_per_axis = False
     is_learned = False  # whether the optimizer changes the range
 
@@ -97,9 +100,13 @@ class _RangeQuantizer(Quantizer):
         }
 
     def __call__(self, inputs, training, weights):
+        return self.quantize(inputs, training, weights, self.used_range)
+
+    def quantize(self, inputs, training, weights, used_range):
+        """As `__call__`, with the range that a function makes of the stored one."""
         if training:
             self.update_range(inputs, weights)
-        return self.round(inputs, *self.used_range(weights["min_var"], weights["max_var"]))
+        return self.round(inputs, *used_range(weights["min_var"], weights["max_var"]))
 
     def update_range(self, inputs, weights):
         """Moves the stored range as `inputs` ask for."""
@@ -231,18 +238,18 @@ class LearnedRangeQuantizer(_RangeQuantizer):
     supports_per_axis = True
     is_learned = True
 
-    def __call__(self, inputs, training, weights):
+    def quantize(self, inputs, training, weights, used_range):
         low, high = (ops.convert_to_tensor(weights[name]) for name in ("min_var", "max_var"))
         if training and self.gradient_scale:
             low, high = (self._scale_gradient(end, inputs) for end in (low, high))
-        low, high = self._range_between(low, high)
+        low, high = used_range(low, high)
         outputs = fake_quantize(inputs, low, high, self.num_bits, self.narrow_range, self.per_axis)
         return outputs + self._pull_of_rounding(inputs, outputs, low, high) if training else outputs
 
     def _next_bound(self, current, seen, outer):
         return current
 
-    def _range_between(self, low, high):
+    def used_range(self, low, high):
         """The range to round to: symmetric if asked for; with zero inside and never empty, whatever was learned."""
         low_over_high = 1.0 / self._high_over_low
         if self.symmetric:
@@ -288,6 +295,8 @@ class FixedQuantizer(Quantizer):
     init_min: float = -INITIAL_RANGE
     init_max: float = INITIAL_RANGE
     narrow_range: bool = False
+
+    has_equal_steps = True
 
     def __post_init__(self):
         super().__post_init__()

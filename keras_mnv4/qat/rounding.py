@@ -16,9 +16,9 @@ def optimize_rounding(model, data):
 
     Rounding each weight to the nearest code is best for the weights, not for what is computed with them. Here the
     weights of a channel are rounded one after the other, and each one's error is made up for by those still to come,
-    as far as the inputs are correlated on `data`. The kernels end on codes of their ranges, which stay; those of stock
-    layers stay as they are. It takes a minute or two for a network of five million weights, and is worth most without
-    training afterwards.
+    as far as the inputs are correlated on `data`. The kernels end on codes of their ranges, which stay. Those of stock
+    layers, and those without equal steps, such as powers of two, stay as they are. It takes a minute or two for a
+    network of five million weights, and is worth most without training afterwards.
 
     Source: Frantar et al., "GPTQ" (arXiv 2210.17323), section 3, here for convolutions; and for the biases as
     `correct_biases`.
@@ -43,7 +43,8 @@ class _RoundingCorrection(BiasCorrection):
     """A bias correction that rounds the kernel of each convolution first, knowing its rounded inputs."""
 
     def convolve(self, layer, inputs, convolve):
-        if not hasattr(layer, "conv_strides"):  # a stock layer
+        is_stock = not hasattr(layer, "conv_strides")
+        if is_stock or not layer.kernel_quantizer.quantizer.has_equal_steps:
             return super().convolve(layer, inputs, convolve)
         exact, rounded = ops.split(inputs, 2)
         exact = convolve(exact, layer.float_kernel())

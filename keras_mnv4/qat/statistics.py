@@ -63,7 +63,7 @@ class FreezeStatistics(keras.callbacks.Callback):
 
     Example:
 
-    >>> quantized.fit(pictures, epochs=10, callbacks=[FreezeStatistics(step=8 * len(pictures))])
+    >>> quantized.fit(data.train, epochs=10, callbacks=[FreezeStatistics(step=8 * len(data.train))])
     """
 
     def __init__(self, step):

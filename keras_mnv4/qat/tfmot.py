@@ -94,9 +94,9 @@ class TFMOTQuantizer(quantizers.Quantizer):
 
     quantizer: object
 
-    @property
-    def num_bits(self):
-        return getattr(self.quantizer, "num_bits", 8)
+    num_bits = property(lambda self: getattr(self.quantizer, "num_bits", 8))
+    per_axis = property(lambda self: getattr(self.quantizer, "per_axis", False))
+    narrow_range = property(lambda self: getattr(self.quantizer, "narrow_range", False))
 
     def build(self, tensor_shape, name, layer):
         return HostedQuantizer(self.quantizer).build(tensor_shape, name, layer)
@@ -110,7 +110,8 @@ class TFMOTQuantizer(quantizers.Quantizer):
         return HostedQuantizer(self.quantizer)(inputs, training, weights)
 
     def observed_range(self, inputs):
-        return ops.minimum(ops.min(inputs), 0.0), ops.maximum(ops.max(inputs), 0.0)
+        axes = tuple(range(len(inputs.shape) - 1)) if self.per_axis else None
+        return ops.minimum(ops.min(inputs, axes), 0.0), ops.maximum(ops.max(inputs, axes), 0.0)
 
     def get_config(self):
         return {"quantizer": keras.saving.serialize_keras_object(self.quantizer)}

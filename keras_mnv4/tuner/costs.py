@@ -27,7 +27,7 @@ def check_measures(measures, argument):
 
 
 class CostModel:
-    """Costs of the candidates of a space, about a thousand a second, without building one.
+    """Costs of the candidates of a space, without building one; rows that were seen before are looked up.
 
     Args:
         space: a `SearchSpace`.

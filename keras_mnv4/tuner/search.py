@@ -30,6 +30,7 @@ def search(
     space,
     data,
     directory,
+    *,
     limits=None,
     epochs=30,
     learning_rate=4e-3,
@@ -68,12 +69,12 @@ def search(
         A `UIBTuner` that has searched: `best_architecture()`, `results()`, `front("macs")`.
 
     Raises:
-        ValueError: if the folder has a search of another space, other pictures, limits, epochs, rate, loss, seed or
-            ranges.
+        ValueError: if the folder has a search of another space, of other pictures or limits, or that was trained in
+            another way.
 
     Example:
 
-    >>> found = search(small_space(), pictures, "search", limits={"macs": 10e6}, epochs=60)
+    >>> found = search(small_space(), data, "search", limits={"macs": 10e6}, epochs=60)
     >>> network = build_network(found.best_architecture(), classes=10)
     """
     from keras_mnv4.tuner.evolution import EvolutionOracle
@@ -82,10 +83,11 @@ def search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
-    _check_plan(directory, space, data, "spos", limits, epochs, learning_rate, loss, seed, uniform_in)
-    oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation}
-    supernet = _trained_supernet(costs, data, directory, loss, epochs, learning_rate, verbose, how)
+    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    _check_plan(directory, space, data, strategy="spos", limits=limits or {}, **how, **fit)
+    oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
+    supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
     )
@@ -114,7 +116,7 @@ def two_stage_search(space, data, directory, weight_bits=(), **kwargs):
 
     Example:
 
-    >>> found = two_stage_search(coarse_space(), pictures, "search", limits={"macs": 200e6})
+    >>> found = two_stage_search(coarse_space(), data, "search", limits={"macs": 200e6})
     >>> found.best_architecture()
     """
     directory = pathlib.Path(directory)
@@ -127,6 +129,7 @@ def gradient_search(
     data,
     directory,
     strategy="darts",
+    *,
     limits=None,
     epochs=30,
     learning_rate=4e-3,
@@ -161,7 +164,7 @@ def gradient_search(
 
     Example:
 
-    >>> found = gradient_search(small_space(), pictures, "darts", limits={"macs": 10e6})
+    >>> found = gradient_search(small_space(), data, "darts", limits={"macs": 10e6})
     >>> network = build_network(small_space().architecture_of(found), classes=10)
     """
     if strategy not in GRADIENT_STRATEGIES:
@@ -169,7 +172,9 @@ def gradient_search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
-    _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed)
+    how = {"seed": seed, "augmentation": augmentation, **kwargs}
+    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    _check_plan(directory, space, data, strategy=strategy, limits=limits or {}, **how, **fit)
     path = directory / "candidate.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -178,39 +183,45 @@ def gradient_search(
     batch = min(data.train.batch_size, min(map(len, halves)))
     batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
     if strategy == "proxylessnas":
-        kwargs = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), **kwargs}
+        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), **how}
         if limits:
-            kwargs = {"costs": costs, "target": next(iter(limits.items())), **kwargs}
+            how = {"costs": costs, "target": next(iter(limits.items())), **how}
     keras.utils.set_random_seed(seed)
     supernet = SuperNet(space, shape, len(data.class_names))
-    searching = GRADIENT_STRATEGIES[strategy](supernet, seed=seed, augmentation=augmentation, **kwargs)
-    _fit(searching, batches, loss, epochs, learning_rate, directory, verbose)
+    searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
+    _fit(searching, batches, directory, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)
     return found
 
 
-def _check_plan(directory, space, data, strategy, limits, epochs, learning_rate, loss, seed, uniform_in=None):
+def _check_plan(directory, space, data, **how):
     """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
     directory.mkdir(parents=True, exist_ok=True)
-    pictures, labels = data.train.arrays(FINGERPRINT_PICTURES)
     plan = {
         "space": json.loads(space.to_json()),
-        "strategy": strategy,
-        "limits": {getattr(measure, "__name__", str(measure)): most for measure, most in (limits or {}).items()},
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "loss": loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss),
-        "uniform_in": getattr(uniform_in, "__name__", uniform_in),
-        "seed": seed,
         "size": data.train.size,
         "class_names": list(data.class_names),
-        "pictures": [data.train.num_pictures, fingerprint((pictures, labels))],
+        "pictures": [data.train.num_pictures, fingerprint(data.train.arrays(FINGERPRINT_PICTURES))],
+        **_as_json(how),
     }
     check_plan(directory / "plan.json", plan, "a search")
 
 
-def _trained_supernet(costs, data, directory, loss, epochs, learning_rate, verbose, how):
+def _as_json(value):
+    """What a plan says of an argument."""
+    if isinstance(value, dict):
+        return {str(_as_json(key)): _as_json(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "get_config"):  # names count layers up, so that no two have the same
+        return [type(value).__name__, _as_json({**value.get_config(), "name": None})]
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def _trained_supernet(costs, data, directory, how, **fit):
     """The supernet of a search; `how` are arguments of `SPOS`."""
     path = directory / "supernet.keras"
     if path.exists():
@@ -218,13 +229,13 @@ def _trained_supernet(costs, data, directory, loss, epochs, learning_rate, verbo
     keras.utils.set_random_seed(how["seed"])
     supernet = SuperNet(costs.space, (data.train.size, data.train.size, 3), len(data.class_names))
     strategy = SPOS(supernet, costs, **how)
-    _fit(strategy, data.train, loss, epochs, learning_rate, directory, verbose)
+    _fit(strategy, data.train, directory, **fit)
     with atomic_file(path) as temporary:
         supernet.save(temporary)
     return supernet
 
 
-def _fit(strategy, batches, loss, epochs, learning_rate, directory, verbose):
+def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose):
     """Trains a supernet, and goes on from the last epoch of the process before."""
     steps = epochs * len(batches)
     warmup = max(1, round(WARMUP_SHARE * steps))

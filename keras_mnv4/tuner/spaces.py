@@ -54,7 +54,7 @@ def fine_space(architecture, weight_bits=()):
 
     Example:
 
-    >>> fine_space(MOBILENET_V4_CONV_SMALL).decisions["block_5/start"]
+    >>> fine_space(applications.mobilenet_v4.ARCHITECTURES["MobileNetV4ConvSmall"]).decisions["block_5/start"]
     (0, 3, 5)
     """
     kernels = {"start": choice(*KERNELS), "middle": choice(*KERNELS)}

@@ -342,3 +342,17 @@ def test_weight_host_gives_scalars_and_vectors():
     constant = keras.initializers.Constant(3.0)
     assert host.add_weight("a", constant, False).shape == ()
     assert host.add_weight("b", constant, False, shape=5).shape == (5,)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_the_range_in_use_of_learned_ranges_holds_zero(double):
+    quantizer = qat.LearnedRangeQuantizer(num_bits=4)
+    layer = qat.FakeQuantize(qat.DoubleQuantizer(quantizer) if double else quantizer)
+    values = np.linspace(-1, 2, 7, dtype="float32")
+    layer(values)
+    layer.set_range_from(values)
+    layer._state["min_var"].assign(0.3)
+    low, high = layer.range
+    assert low == 0.0
+    assert high == pytest.approx(2.0, rel=0.01)
+    assert float(ops.max(layer(values))) == pytest.approx(float(high), rel=1e-6)

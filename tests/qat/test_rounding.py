@@ -67,3 +67,19 @@ def test_a_network_of_four_bits_comes_nearer_to_its_float_self(real_photos):
         improve(quantized, pictures)
         errors.append(np.mean((quantized.predict(pictures, verbose=0) - expected) ** 2))
     assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.once
+def test_kernels_without_equal_steps_are_not_rounded_to_equal_steps(real_photos):
+    pictures = real_photos(16, 32).astype("float32")
+    model = fit_statistics(randomize_statistics(tiny_network(classifier_activation=None)), pictures)
+    expected = model.predict(pictures, verbose=0)
+    errors, kernels = [], []
+    for improve in (qat.correct_biases, qat.optimize_rounding):
+        quantized = qat.quantize_model(model, "pikelpn")
+        qat.calibrate(quantized, pictures)
+        improve(quantized, pictures)
+        errors.append(np.mean((quantized.predict(pictures, verbose=0) - expected) ** 2))
+        kernels.append(ops.convert_to_numpy(quantized.get_layer("block_1").chain[0].kernel))
+    np.testing.assert_array_equal(*kernels)  # of powers of two
+    assert errors[1] < 1.1 * errors[0]

@@ -66,6 +66,27 @@ def test_a_class_of_ones_own_works_from_training_to_file(tmp_path):
     np.testing.assert_array_equal(again.predict(pictures, verbose=0), model.predict(pictures, verbose=0))
 
 
+def test_a_subclass_of_tfmots_with_a_range_a_channel_works():
+    last_value = tfmot.import_tfmot_quantizers().LastValueQuantizer
+
+    @keras.saving.register_keras_serializable(package="tests")
+    class Doubled(last_value):
+        """Ranges twice as wide as the values need."""
+
+        def __call__(self, inputs, training, weights, **kwargs):
+            return super().__call__(2.0 * inputs, training, weights, **kwargs) / 2.0
+
+    kernels = Doubled(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+    rules = (qat.Rule("block_1/expand", weights=kernels), *qat.get_policy("w8a8").rules)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    model = qat.quantize_model(tiny_network(), qat.Policy(rules), pictures)
+    qat.optimize_rounding(model, pictures)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(pictures, np.arange(8) % 3, verbose=0)
+    expand = model.get_layer("block_1").chain[0]
+    assert expand.kernel_quantizer.range[0].shape == expand.kernel.shape[-1:]
+
+
 def test_a_quantize_config_becomes_a_rule():
     theirs = tfmot.import_tfmot_quantizers()
     from tensorflow_model_optimization.python.core.quantization.keras import quantize_config

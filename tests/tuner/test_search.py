@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import keras
 import pytest
 
 from keras_mnv4 import data
@@ -42,6 +43,7 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         (tuner.tiny_space((4, 8)), others, {}, "pictures"),
         (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
+        (tuner.tiny_space((4, 8)), digits, {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
     ):
         with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
             tuner.search(space, pictures, tmp_path, **{**how, **changes})
