@@ -96,12 +96,12 @@ class Experiment(search.Experiment):
         folder = self.out / f"{kind}_{strategy}"
         if strategy != "spos":
             return tuner.gradient_search(search.SPACE, pictures, folder, strategy, **how)
-        how |= {"population": search.POPULATION, "generations": self.arguments.generations}
+        how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         return tuner.search(search.SPACE, pictures, folder, **how).results()[0]["candidate"]
 
     def search_on(self, kind):
-        """Searches by all strategies, and trains what they find."""
-        for strategy in STRATEGIES:
+        """Searches by the strategies asked for, and trains what they find."""
+        for strategy in self.arguments.strategies:
             found = self.kept(f"{kind}_{strategy}_found", self.find, kind, strategy)
             architecture = search.SPACE.architecture_of(found)
             for seed in range(self.arguments.seeds):
@@ -128,6 +128,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--teacher-epochs", type=int, default=12)
     parser.add_argument("--pictures", type=int, default=4000, help="to search on, of either kind")
     parser.add_argument("--rounds", type=int, default=4, help="of the calibration of labels")
