@@ -88,12 +88,9 @@ class Experiment:
 
     def optimizer(self):
         """That of `keras_mnv4.training.train`, for all rows."""
-        steps = self.arguments.epochs * len(self.pictures.train)
-        warmup = max(1, int(training.WARMUP_SHARE * steps))
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - warmup), warmup_target=self.arguments.learning_rate, warmup_steps=warmup
-        )
-        return keras.optimizers.AdamW(schedule, weight_decay=self.arguments.weight_decay)
+        arguments = self.arguments
+        steps = arguments.epochs * len(self.pictures.train)
+        return recipes.adamw(arguments.learning_rate, steps, weight_decay=arguments.weight_decay)
 
     def teacher(self):
         """EfficientNet-Lite0 with a head of its own; the head is trained first, alone, then all of it for a while."""
@@ -133,7 +130,7 @@ class Experiment:
         epochs, steps, start = self.arguments.epochs, len(self.pictures.train), time.perf_counter()
         if store is None:
             self.pictures.train.restart(seed)
-            augmentation = training._augmentation(flip=True)
+            augmentation = training.small_changes()
             recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, verbose=2)
         else:
             distiller = distillation.Distiller(student)
@@ -192,7 +189,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of the students, at its peak")
-    parser.add_argument("--weight-decay", type=float, default=training.WEIGHT_DECAY)
+    parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--teacher-epochs", type=int, default=2, help="of fine-tuning all of the teacher")
     parser.add_argument("--limit", type=int, default=0, help="pictures to train on, 0 for all")

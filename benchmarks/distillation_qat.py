@@ -26,6 +26,7 @@ from rich.table import Table
 from keras_mnv4 import data
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
+from keras_mnv4 import recipes
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.files import atomic_file
@@ -84,7 +85,7 @@ class Experiment:
                 [source], train.size, batch_size=train.batch_size, classes=self.classes, seed=seed
             )
             epochs = self.arguments.qat_epochs
-            optimizer = training._optimizer(self.arguments.qat_learning_rate, epochs * len(mix))
+            optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(mix))
             trained = model if row == "plain" else distillation.Distiller(model, teacher)
             trained.compile(optimizer, "categorical_crossentropy" if row == "plain" else None, metrics=["accuracy"])
             trained.fit(mix, epochs=epochs, shuffle=False, verbose=2)

@@ -36,6 +36,7 @@ from keras_mnv4.applications import choice
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.cost import TableProfiler
 from keras_mnv4.files import atomic_file
+from keras_mnv4.recipes import adamw
 from keras_mnv4.recipes import fit_classifier
 
 SIZE = 32
@@ -103,11 +104,7 @@ class Experiment:
         return json.loads(path.read_text()) if path.exists() else None
 
     def optimizer(self, epochs):
-        steps = epochs * len(self.pictures.train)
-        warmup = steps // 20
-        rate = self.arguments.learning_rate
-        schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
-        return keras.optimizers.AdamW(schedule, weight_decay=0.02)
+        return adamw(self.arguments.learning_rate, epochs * len(self.pictures.train), warmup_share=0.05)
 
     @staticmethod
     def augmentation():

@@ -12,6 +12,7 @@ from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
 from keras_mnv4.progress import resolve_verbose
+from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 
 BATCH = 256  # that learning rates of `SGDRecipe` are for
 EMA_SHARE = 0.1  # of a training, that a moving average of weights reaches back at most
@@ -72,6 +73,28 @@ class WarmupCosineCooldown(keras.optimizers.schedules.LearningRateSchedule):
             "cooldown_steps": self.cooldown_steps,
             "floor": self.floor,
         }
+
+
+def adamw(learning_rate, steps, warmup_share=0.1, weight_decay=0.02):
+    """AdamW with a rate that rises and falls along a cosine to zero; ranges of quantisers do not decay.
+
+    Args:
+        learning_rate: at its peak.
+        steps: of the whole training.
+        warmup_share: share of them in which the rate rises; one step at least.
+        weight_decay: as for `keras.optimizers.AdamW`.
+
+    Example:
+
+    >>> model.compile(adamw(2e-3, steps=10 * len(data.train)), "sparse_categorical_crossentropy")
+    """
+    warmup = max(1, int(warmup_share * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=RANGE_NAMES)
+    return optimizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import layers
+from keras import ops
 
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
@@ -10,10 +11,9 @@ from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.progress import resolve_verbose
+from keras_mnv4.recipes import adamw
 from keras_mnv4.recipes import fit_classifier
 
-WARMUP_SHARE = 0.1
-WEIGHT_DECAY = 0.02
 HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone
 CALIBRATION_PICTURES = 256
 CORRECTION_PICTURES = 32
@@ -43,8 +43,8 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
 
     >>> train(model, data, epochs=15)
     """
-    optimizer = _optimizer(learning_rate, epochs * len(data.train))
-    return fit_classifier(model, data, optimizer, epochs, _augmentation(flip), verbose, backup_dir)
+    optimizer = adamw(learning_rate, epochs * len(data.train))
+    return fit_classifier(model, data, optimizer, epochs, small_changes(flip), verbose, backup_dir)
 
 
 def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto", backup_dir=None):
@@ -76,16 +76,9 @@ def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto"
     classifier = next(layer for layer in reversed(model.layers) if layer.weights)
     body = keras.Model(model.input, classifier.input)
     head = keras.Model(classifier.input, model.output)
-    inputs, labels = data.train.arrays()
-    shown, answers = data.validation.arrays()
     head.compile(keras.optimizers.AdamW(HEAD_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    history = head.fit(
-        body.predict(inputs, verbose=0),
-        labels,
-        validation_data=(body.predict(shown, verbose=0), answers),
-        epochs=HEAD_EPOCHS,
-        verbose=0,
-    )
+    shown = _outputs(body, data.validation)
+    history = head.fit(*_outputs(body, data.train), validation_data=shown, epochs=HEAD_EPOCHS, verbose=0)
     if not epochs:
         return history
     qat.freeze_statistics(model)
@@ -171,7 +164,7 @@ def distill(
     ]
     sources, parts = zip(*sources, strict=True)
     mix = distillation.DatasetMix(sources, train.size, parts, train.batch_size, epoch_size=len(pictures))
-    optimizer = _optimizer(learning_rate, epochs * len(mix))
+    optimizer = adamw(learning_rate, epochs * len(mix))
     shown, labels = data.validation.arrays()
     how = {
         "epochs": epochs,
@@ -250,18 +243,23 @@ def top1(model, pictures, limit=None):
     return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
 
 
-def _optimizer(learning_rate, steps):
-    """AdamW with a warm-up and a cosine; ranges of quantisers do not decay."""
-    warmup = max(1, int(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
-    optimizer.exclude_from_weight_decay(var_names=qat.RANGE_NAMES)
-    return optimizer
+def _outputs(model, pictures):
+    """What a model gives for all pictures of a `PictureSet`, batch by batch, and their labels."""
+    batches = (pictures[index] for index in range(len(pictures)))
+    pairs = [(ops.convert_to_numpy(model.predict_on_batch(inputs)), labels) for inputs, labels in batches]
+    return tuple(np.concatenate(each) for each in zip(*pairs, strict=True))
 
 
-def _augmentation(flip):
+def small_changes(flip=True):
+    """Layers that shift and zoom pictures by a tenth, and mirror them: those of `train`.
+
+    Args:
+        flip: as for `train`.
+
+    Example:
+
+    >>> fit_classifier(model, data, "adamw", epochs=3, augmentation=small_changes())
+    """
     shift_and_zoom = [
         layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
         layers.RandomZoom(0.1, fill_mode="nearest"),

@@ -10,6 +10,7 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
+from keras_mnv4.recipes import adamw
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.spaces import fine_space
 from keras_mnv4.tuner.strategies import DARTS
@@ -19,8 +20,7 @@ from keras_mnv4.tuner.strategies import search_batches
 from keras_mnv4.tuner.supernet import SuperNet
 
 GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
-WARMUP_SHARE = 0.05
-WEIGHT_DECAY = 0.02
+WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
 FINGERPRINT_PICTURES = 64  # by which a data set is known again
@@ -237,11 +237,7 @@ def _trained_supernet(costs, data, directory, how, **fit):
 
 def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose):
     """Trains a supernet, and goes on from the last epoch of the process before."""
-    steps = epochs * len(batches)
-    warmup = max(1, round(WARMUP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
-    )
-    strategy.compile(keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY), loss=loss, metrics=["accuracy"])
+    optimizer = adamw(learning_rate, epochs * len(batches), WARMUP_SHARE)
+    strategy.compile(optimizer, loss=loss, metrics=["accuracy"])
     backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
     strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])
