@@ -18,13 +18,13 @@ from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
-from keras_mnv4.tuner.reinforce import Adam
-from keras_mnv4.tuner.reinforce import Controller
+from keras_mnv4.tuner.controller import Adam
+from keras_mnv4.tuner.controller import Controller
+from keras_mnv4.tuner.controller import learning_rate_at
+from keras_mnv4.tuner.controller import log_probability
+from keras_mnv4.tuner.controller import log_probability_gradient
+from keras_mnv4.tuner.controller import softmax
 from keras_mnv4.tuner.reinforce import ReinforceOracle
-from keras_mnv4.tuner.reinforce import learning_rate_at
-from keras_mnv4.tuner.reinforce import log_probability
-from keras_mnv4.tuner.reinforce import log_probability_gradient
-from keras_mnv4.tuner.reinforce import softmax
 from keras_mnv4.tuner.reward import reward_of
 
 pytestmark = pytest.mark.once
