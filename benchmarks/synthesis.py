@@ -5,7 +5,8 @@
 The loop is what one writes first: a `tf.function` with a gradient tape, a roll of the whole picture for jitter, and a
 model that gives the inputs of all normalisations. Both take as many steps of the same Adam at the same resolution;
 `stages` is what `synthesize` does by default, two fifths of the steps at half of it. Ratios are medians over rounds,
-between their quartiles: of the time on the clock, and of the processor's, which other work on the machine disturbs less.
+between their quartiles: of the time on the clock, and of the processor's, which other work on the machine disturbs
+less.
 """
 
 import argparse
