@@ -294,6 +294,8 @@ def test_cost_of_a_network_as_a_table_and_as_files(tmp_path, capsys):
     applications.MobileNetV4ConvSmall(weights=None, input_shape=(32, 32, 3)).save(tmp_path / "model.keras")
     assert mnv4("cost", tmp_path / "model.keras") == 0
     assert "float32 x float32" in capsys.readouterr().out
+    assert mnv4("cost", "ResNet18", "--size", 32) == 0
+    assert "resnet18" in capsys.readouterr().out
     for wrong in (("nothing",), ("conv_small", "--out", tmp_path / "cost.txt"), ("conv_small", "--prices", "gold")):
         assert mnv4("cost", *wrong) == 1
     assert "gold" in capsys.readouterr().err

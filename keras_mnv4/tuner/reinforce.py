@@ -31,7 +31,7 @@ class ReinforceOracle(CandidateOracle):
         reward: form of the reward, as for `keras_mnv4.tuner.reward.reward_of`.
         penalty: how much costs count; below 0.
         learning_rate: of the chances, when it begins to rise, tenfold, behind the warm-up.
-        warmup: share of the trials from which nothing is learned.
+        warmup: share of the trials in which chances stay as they are.
         momentum: of the running mean of rewards, from which a reward counts.
         seed: seed of all random numbers; None for another one each time.
         **kwargs: others of `keras_tuner.Oracle`.

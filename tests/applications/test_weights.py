@@ -13,6 +13,7 @@ import pytest
 from conftest import tiny_network
 from golden import reference
 
+from keras_mnv4 import applications
 from keras_mnv4.applications import CHECKPOINTS
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridMedium
@@ -262,3 +263,13 @@ def test_without_a_network_the_way_out_is_named(fetch, tmp_path):
     message = fetch(b"", "")
     assert message.startswith("ConnectionError")
     assert f"place it at '{tmp_path / 'none' / REPOSITORY}.safetensors'" in message
+
+
+@pytest.mark.once
+def test_a_layout_without_names_for_a_part_is_said(tmp_path):
+    rows = (applications.Conv(8, kernel=3, stride=2), applications.Separable(8), applications.Conv(16, kernel=1))
+    separable = applications.Architecture("separable", rows, default_size=32, head_filters=None)
+    path = tmp_path / "model.safetensors"
+    safetensors.save_file({"conv_stem.weight": np.zeros((8, 3, 3, 3), "float32")}, path)
+    with pytest.raises(ValueError, match=r"`weights` '.*' cannot be read into `.*`: the layout 'timm' has no names"):
+        applications.build_network(separable, weights=path)

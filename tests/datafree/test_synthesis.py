@@ -220,6 +220,12 @@ class TestCanvas:
             Canvas(make_teacher(), 1, 16, stage, datafree.RELATIVE)
 
     @pytest.mark.once
+    def test_a_later_stage_that_does_not_fit_is_refused_before_painting(self, tmp_path):
+        with pytest.raises(ValueError, match=r"window=17.*does not fit"):
+            make(tmp_path / "made", stages=(datafree.Stage(1, 6, pool=2), datafree.Stage(1, 17)))
+        assert not (tmp_path / "made").exists()
+
+    @pytest.mark.once
     @pytest.mark.parametrize("stage", [{"steps": 0}, {"window": 0}, {"pool": 0}])
     def test_stages_of_nothing_are_refused(self, stage):
         with pytest.raises(ValueError, match=f"Received: .*{next(iter(stage))}=0"):

@@ -61,3 +61,9 @@ def test_unknown_policies_and_broken_rules_are_errors():
         qat.Rule("(")
     with pytest.raises(TypeError, match="`rules`"):
         qat.Policy(("stem",))
+
+
+@pytest.mark.once
+def test_a_list_of_rules_is_no_policy():
+    with pytest.raises(ValueError, match="`policy` must be a `Policy` or one of"):
+        qat.get_policy([qat.Rule(".*")])
