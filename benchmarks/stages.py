@@ -1,10 +1,11 @@
 """Two stages against one, at the same number of evaluations, on landscapes of accuracies that are drawn by chance.
 
 Nothing is trained. A landscape has an effect for each number in each row, and half of one for each pair of numbers in a
-row; an accuracy is their sum, squeezed between 0 and 1. One stage searches channels, depth and both kernels together;
-two first channels, of inverted bottlenecks, then the rest. Both by evolution.
+row; an accuracy is their sum, squeezed between 0 and 1. Effects of channels are `--channels` times as large as those of
+kernels: how many channels there are matters most in real networks. One stage searches channels, depth and both kernels
+together; two first channels, of inverted bottlenecks, then the rest. Both by evolution.
 
-    python benchmarks/stages.py --evaluations 100 200 400 --landscapes 20
+    python benchmarks/stages.py --evaluations 200 --channels 1 2 3 --landscapes 60
 """
 
 import argparse
@@ -39,8 +40,9 @@ COARSE = tuner.SearchSpace(
 class Landscape:
     """An accuracy for each network, and what `UIBTuner` asks of a supernet."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, channels):
         self.random = np.random.default_rng(seed)
+        self.channels = channels  # what effects of channels are multiplied by
         self.effects = {}
 
     def accuracy(self, space, candidate):
@@ -49,11 +51,12 @@ class Landscape:
             if isinstance(row, UIB):
                 numbers = [(name, getattr(row, name)) for name in ("filters", "start", "middle")]
                 total += sum(self.effect(path, each) for each in numbers)
-                total += 0.5 * sum(self.effect(path, pair) for pair in itertools.combinations(numbers, 2))
-        return 1.0 / (1.0 + math.exp(-total / 10.0))
+                total += 0.5 * sum(self.effect(path, *pair) for pair in itertools.combinations(numbers, 2))
+        return 1.0 / (1.0 + math.exp(-total / (5.0 + 5.0 * self.channels)))
 
-    def effect(self, *key):
-        return self.effects.setdefault(key, self.random.normal())
+    def effect(self, path, *numbers):
+        scale = self.channels if [name for name, _ in numbers] == ["filters"] else 1.0
+        return scale * self.effects.setdefault((path, numbers), self.random.normal())
 
     def score(self, candidate, validation_data, calibration_data=None):
         accuracy = self.accuracy(self.space, candidate)
@@ -74,23 +77,24 @@ class Landscape:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[100, 200])
+    parser.add_argument("--channels", type=float, nargs="+", default=[1, 2, 3])
     parser.add_argument("--landscapes", type=int, default=20)
     arguments = parser.parse_args()
-    for evaluations in arguments.evaluations:
+    for evaluations, channels in itertools.product(arguments.evaluations, arguments.channels):
+        first = max(1, round(FIRST_SHARE * evaluations / POPULATION)) * POPULATION
         pairs = []
         for seed in range(arguments.landscapes):
-            landscape = Landscape(seed)
-            first = round(FIRST_SHARE * evaluations / POPULATION) * POPULATION
-            channels = landscape.best(COARSE, first)
-            fine = tuner.fine_space(COARSE.architecture_of(channels))
+            landscape = Landscape(seed, channels)
             whole = tuner.fine_space(COARSE.architecture)
+            fine = tuner.fine_space(COARSE.architecture_of(landscape.best(COARSE, first)))
             of_two = landscape.accuracy(fine, landscape.best(fine, evaluations - first))
             pairs.append((landscape.accuracy(whole, landscape.best(whole, evaluations)), of_two))
         one, two = np.transpose(pairs)
         error = (two - one).std(ddof=1) / math.sqrt(len(pairs))
         print(
-            f"{evaluations} evaluations, {len(pairs)} landscapes: one stage {one.mean():.3f}, two {two.mean():.3f}, "
-            f"difference {(two - one).mean():+.3f} with a standard error of {error:.3f}",
+            f"{evaluations} evaluations, channels {channels:g} times, {len(pairs)} landscapes: one stage "
+            f"{one.mean():.3f}, two {two.mean():.3f}, difference {(two - one).mean():+.3f} with a standard error of "
+            f"{error:.3f}",
             flush=True,
         )
 

@@ -23,6 +23,8 @@ GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
+COST_WEIGHT = 1.0  # of the square: a loss that falls by 0.2 where costs double has them end a sixth above the target
+REACH = 6.0  # by which a logit can move in a search: in the paper of DARTS, 50 epochs of 390 steps of 3e-4
 FINGERPRINT_PICTURES = 64  # by which a data set is known again
 
 
@@ -133,6 +135,7 @@ def gradient_search(
     limits=None,
     epochs=30,
     learning_rate=4e-3,
+    architecture_learning_rate=None,
     augmentation=(),
     loss="sparse_categorical_crossentropy",
     seed=0,
@@ -150,8 +153,10 @@ def gradient_search(
         space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `loss` and `verbose`.
         directory: folder for backups and what was found; made if it is not there.
         strategy: `"darts"` or `"proxylessnas"`.
-        limits: dictionary from measure to the most that a network may cost. `"proxylessnas"` takes the first for its
-            target; a network beyond one at the end is brought within them.
+        limits: dictionary from measure to the most that a network may cost. The first is the target that the search
+            aims at; a network beyond one at the end is brought within them.
+        architecture_learning_rate: that of the choices; None for the paper's, or what a logit needs to be able to
+            move by 6 in a search, where that is more: the papers' searches take thousands of steps.
         seed: of weights, choices and halves.
         **kwargs: those of `DARTS` or `ProxylessNAS`.
 
@@ -174,7 +179,8 @@ def gradient_search(
     costs = CostModel(space, limits, shape, len(data.class_names))
     how = {"seed": seed, "augmentation": augmentation, **kwargs}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
-    _check_plan(directory, space, data, strategy=strategy, limits=limits or {}, **how, **fit)
+    rates = {"architecture_learning_rate": architecture_learning_rate}
+    _check_plan(directory, space, data, strategy=strategy, limits=limits or {}, **rates, **how, **fit)
     path = directory / "candidate.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -183,13 +189,16 @@ def gradient_search(
     batch = min(data.train.batch_size, min(map(len, halves)))
     batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
     if strategy == "proxylessnas":
-        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), **how}
-        if limits:
-            how = {"costs": costs, "target": next(iter(limits.items())), **how}
+        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "square", **how}
+    if limits:
+        how = {"costs": costs, "target": next(iter(limits.items())), "weight": COST_WEIGHT, **how}
     keras.utils.set_random_seed(seed)
     supernet = SuperNet(space, shape, len(data.class_names))
     searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
-    _fit(searching, batches, directory, verbose=verbose, **fit)
+    own = searching.default_optimizer()
+    steps = max(1, searching.architecture_steps(epochs * len(batches)))
+    own.learning_rate = architecture_learning_rate or max(float(own.learning_rate), REACH / steps)
+    _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)
     return found
@@ -235,9 +244,9 @@ def _trained_supernet(costs, data, directory, how, **fit):
     return supernet
 
 
-def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose):
+def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose, architecture_optimizer=None):
     """Trains a supernet, and goes on from the last epoch of the process before."""
     optimizer = adamw(learning_rate, epochs * len(batches), WARMUP_SHARE)
-    strategy.compile(optimizer, loss=loss, metrics=["accuracy"])
+    strategy.compile(optimizer, loss=loss, metrics=["accuracy"], architecture_optimizer=architecture_optimizer)
     backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
     strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])

@@ -12,6 +12,7 @@ from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
+from keras_mnv4.tuner.strategies.strategy import Strategy
 
 pytestmark = [pytest.mark.slow, pytest.mark.once]
 FILTERS = choice(8, 16, name="filters")
@@ -49,6 +50,24 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
             tuner.search(space, pictures, tmp_path, **{**how, **changes})
     with pytest.raises(ValueError, match="of another strategy"):
         tuner.gradient_search(tuner.tiny_space((4, 8)), digits, tmp_path, limits={"macs": 7e5}, epochs=1)
+
+
+@pytest.mark.parametrize(("strategy", "steps"), [("darts", 4), ("proxylessnas", 3)])
+def test_choices_of_a_short_search_are_not_left_where_they_began(digits, tmp_path, strategy, steps, monkeypatch):
+    """In 4 steps of two halves of 64 pictures, or the 3 of them that are no warm-up, logits move as far as 6."""
+    seen = []
+
+    def logits_of(searching):
+        seen.append(searching)
+        return tuner.tiny_space().largest
+
+    monkeypatch.setattr(Strategy, "best_candidate", logits_of)
+    how = {"every": 1} if strategy == "proxylessnas" else {}
+    tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, strategy, epochs=2, verbose=0, **how)
+    (searching,) = seen
+    own = searching.optimizer.inner_optimizers[1]
+    assert int(own.iterations) == steps
+    assert float(own.learning_rate) == pytest.approx(6.0 / steps)
 
 
 def test_two_stages_in_one_call(digits, tmp_path):

@@ -15,6 +15,7 @@ from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
 from keras_mnv4.gradients import value_and_gradients
+from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.gates import Gates
 from keras_mnv4.tuner.gates import Table
 from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
@@ -352,10 +353,50 @@ def test_what_is_drawn_goes_on_from_a_file(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_goals_by_hand():
+    costs = tuner.CostModel(TINY, classes=2)
+    code = Gates(TINY)
+    parts = code.split(code.of(TINY.largest))
+    cost = costs.cost(TINY.largest, "macs")
+    for target in (2.0 * cost, 0.5 * cost):
+        expected = {
+            "mul": 1.5 * 0.2 * (np.log(cost) / np.log(target)) ** 0.3,
+            "add": 1.5 + 0.1 * (cost / target - 1.0),
+            "square": 1.5 + 0.1 * (cost / target - 1.0) ** 2,
+        }
+        for form, value in expected.items():
+            assert float(CostGoal(costs, ("macs", target), form)(1.5, parts)) == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "target"), [("darts", 1.2e5), ("proxyless", 2e5)])
 @pytest.mark.once
-def test_a_target_whose_logarithm_says_nothing():
-    with pytest.raises(ValueError, match="far above 1"):
-        tuner.ProxylessNAS(Curved(), costs=tuner.CostModel(TINY), target=("macs", 0.3))
+def test_costs_come_to_their_target(name, target):
+    """Those of the space are from 0.8 to 2.4e5, their mean is 1.5e5."""
+    costs = tuner.CostModel(TINY, classes=2)
+    how = {"costs": costs, "target": ("macs", target), "weight": 20.0}
+    if name == "darts":
+        strategy = tuner.DARTS(Curved(), **how)
+    else:
+        strategy = tuner.ProxylessNAS(Curved(), form="square", every=1, **how)
+    strategy.compile("sgd", architecture_optimizer=keras.optimizers.Adam(0.02, beta_1=0.0))
+    strategy.fit(*([each, each] for each in curved_data(0)), batch_size=4, epochs=60, verbose=0)
+    chances = strategy.code.split(ops.convert_to_tensor(strategy.logits))
+    mean = strategy.goal.table.expect({key: ops.softmax(each) for key, each in chances.items()})
+    assert float(mean) == pytest.approx(target, rel=0.1)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"target": ("macs", 0.3)}, "far above 1"),
+        ({"target": ("macs", 1e6), "form": "hinge"}, "'square'.*'hinge'"),
+        ({}, "belong together"),
+    ],
+)
+def test_goals_that_say_nothing(how, message):
+    with pytest.raises(ValueError, match=message):
+        tuner.ProxylessNAS(Curved(), costs=tuner.CostModel(TINY), **how)
 
 
 @pytest.mark.once

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mnv4.gradients import value_and_gradients
+from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 NUDGE = 0.01  # length of the step by which a second derivative is taken
@@ -18,14 +19,21 @@ class DARTS(Strategy):
     in each step both from where they were before. At first order the logits' gradient takes the weights for given;
     at second order, for what one more step of plain gradient descent would make of them.
 
-    Source: Liu et al., "DARTS: Differentiable Architecture Search" (arXiv 1806.09055), section 2.3.
+    Source: Liu et al., "DARTS: Differentiable Architecture Search" (arXiv 1806.09055), section 2.3. It has no regard to
+    cost; with a target, here the mean cost of the networks of these shares counts, too.
 
     Args:
         supernet: a `SuperNet`.
         unrolled_rate: learning rate of that further step: a number, or a schedule, as the weights' optimizer has it;
             None for first order.
+        costs: a `CostModel`; None for no regard to cost.
+        target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
+        weight: the loss has `weight * (cost / target - 1) ** 2` added.
         seed: seed of the first logits.
         **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
+
+    Raises:
+        ValueError: if only one of `costs` and `target` is given.
 
     Example:
 
@@ -35,9 +43,10 @@ class DARTS(Strategy):
     >>> strategy.best_candidate()
     """
 
-    def __init__(self, supernet, unrolled_rate=None, seed=0, **kwargs):
+    def __init__(self, supernet, unrolled_rate=None, costs=None, target=None, weight=0.1, seed=0, **kwargs):
         super().__init__(supernet, seed, keras.initializers.RandomNormal(stddev=START, seed=seed), **kwargs)
         self.unrolled_rate = unrolled_rate
+        self.goal = CostGoal.of(costs, target, "square", weight)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999)
@@ -49,12 +58,15 @@ class DARTS(Strategy):
         return {name: ops.softmax(each) for name, each in self.code.split(logits).items()}
 
     def architecture_loss(self, pictures, labels, gates, training_data):
-        decay = 0.5 * WEIGHT_DECAY * ops.sum(ops.square(self.logits))
         if self.unrolled_rate is None:
-            return self.loss_of(pictures, labels, self.code.join(gates)) + decay
-        logits = ops.convert_to_tensor(self.logits)
-        gradient = ops.stop_gradient(self.unrolled_gradient(logits, (pictures, labels), training_data))
-        return ops.sum(gradient * logits) + decay
+            loss = self.loss_of(pictures, labels, self.code.join(gates))
+        else:
+            logits = ops.convert_to_tensor(self.logits)
+            gradient = ops.stop_gradient(self.unrolled_gradient(logits, (pictures, labels), training_data))
+            loss = ops.sum(gradient * logits)
+        if self.goal is not None:
+            loss = self.goal(loss, gates)
+        return loss + 0.5 * WEIGHT_DECAY * ops.sum(ops.square(self.logits))
 
     def unrolled_gradient(self, logits, search_data, training_data):
         """The gradient at second order of the loss on `search_data`, with respect to the logits.

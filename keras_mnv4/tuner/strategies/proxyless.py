@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
-from keras_mnv4.tuner.cost_table import CostTable
+from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 START = 1e-3  # standard deviation of the first logits
-LEAST_SHARE = 1e-2  # of the logarithms of cost and target, below which cost does not count
 
 
 class ProxylessNAS(Strategy):
@@ -25,8 +24,9 @@ class ProxylessNAS(Strategy):
         warmup_steps: steps at the beginning that train weights alone, of networks that are drawn with equal chances.
         costs: a `CostModel`; None for no regard to cost.
         target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
-        form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; or `"add"`, the
-            loss plus `weight * (cost - target) / target`.
+        form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; `"add"`, the
+            loss plus `weight * (cost / target - 1)`; or `"square"`, this package's, the loss plus `weight * (cost /
+            target - 1) ** 2`: the only one that costs below the target do not please.
         scale, exponent, weight: of these.
         every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
@@ -58,19 +58,8 @@ class ProxylessNAS(Strategy):
         **kwargs,
     ):
         super().__init__(supernet, seed, keras.initializers.RandomNormal(stddev=START, seed=seed), **kwargs)
-        if form not in ("mul", "add"):
-            raise ValueError(f"`form` must be 'mul' or 'add'. Received: {form!r}")
-        if (costs is None) != (target is None):
-            raise ValueError(f"`costs` and `target` belong together. Received: {costs=}, {target=}")
-        if form == "mul" and target is not None and not target[1] > 1:
-            raise ValueError(
-                f"`form='mul'` takes logarithms of costs, which must be far above 1. Received: {target=}. Take a "
-                "smaller unit, or `form='add'`."
-            )
-        self.warmup_steps = warmup_steps
-        self.form, self.scale, self.exponent, self.weight, self.every = form, scale, exponent, weight, every
-        self.table = None if costs is None else CostTable(costs, target[0])
-        self.target = None if target is None else float(target[1])
+        self.warmup_steps, self.every = warmup_steps, every
+        self.goal = CostGoal.of(costs, target, form, weight, scale, exponent)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.999)
@@ -92,17 +81,13 @@ class ProxylessNAS(Strategy):
 
     def architecture_loss(self, pictures, labels, gates, training_data):
         loss = self.loss_of(pictures, labels, self.code.join(gates))
-        if self.table is not None:
-            chances = {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
-            cost = self.table.expect(chances) / self.target
-            if self.form == "mul":
-                goal = ops.log(self.target)
-                share = ops.maximum((ops.log(cost) + goal) / goal, LEAST_SHARE)
-                loss = loss * self.scale * share**self.exponent
-            else:
-                loss = loss + self.weight * (cost - 1.0)
+        if self.goal is not None:
+            loss = self.goal(loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()})
         return loss
 
     def is_due(self, step):
         past = step - self.warmup_steps
         return ops.logical_and(past > 0, past % self.every == 0)
+
+    def architecture_steps(self, steps):
+        return max(0, steps - self.warmup_steps) // self.every
