@@ -102,7 +102,7 @@ class Experiment:
         """The quantised network as `keras_mnv4.training.quantize` has it before it is trained."""
         quantized = qat.quantize_model(teacher, self.arguments.policy)
         qat.calibrate(quantized, self.pictures.train.arrays(training.CALIBRATION_PICTURES)[0])
-        qat.correct_biases(quantized, self.pictures.train.arrays(training.CORRECTION_PICTURES)[0])
+        qat.correct_biases(quantized, training.correction_pictures(self.pictures.train))
         qat.freeze_statistics(quantized)
         return quantized
 

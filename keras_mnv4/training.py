@@ -16,7 +16,8 @@ from keras_mnv4.recipes import fit_classifier
 
 HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone
 CALIBRATION_PICTURES = 256
-CORRECTION_PICTURES = 32
+CORRECTION_PIXELS = 32 * 224**2  # small pictures tell little each: of those it takes more
+MOST_CORRECTION_PICTURES = 1024
 # Of quantisation-aware training. At 8 bits there is little to mend, and more would move the network away from what was
 # trained; at 4 bits that is what it takes.
 LEARNING_RATE_8_BITS = 2e-5
@@ -208,7 +209,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
     """
     quantized = qat.quantize_model(model, policy)
     qat.calibrate(quantized, data.train.arrays(limit=CALIBRATION_PICTURES)[0])
-    correction = data.train.arrays(limit=CORRECTION_PICTURES)[0]  # of all classes: the set may be sorted by them
+    correction = correction_pictures(data.train)
     if not epochs:
         qat.optimize_rounding(quantized, correction)
     else:
@@ -218,6 +219,12 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
             learning_rate = LEARNING_RATE_8_BITS if least_bits(quantized) >= 8 else LEARNING_RATE_FEWER_BITS
         train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir)
     return quantized
+
+
+def correction_pictures(pictures):
+    """Those of a `PictureSet` that biases and rounding are corrected on, an array: 32 of 224 pixels, more smaller ones."""
+    few = min(max(1, CORRECTION_PIXELS // pictures.size**2), MOST_CORRECTION_PICTURES)
+    return pictures.arrays(limit=few)[0]  # of all classes: the set may be sorted by them
 
 
 def least_bits(model):

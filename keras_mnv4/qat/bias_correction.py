@@ -5,16 +5,20 @@ from keras import ops
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 
+CLEAR = 3.0  # standard errors that a channel's mean must be off by, to be shifted
+
 
 def correct_biases(model, data):
     """Shifts the biases of a calibrated model so that rounding no longer moves the mean of any channel.
 
     Rounding the few weights of a channel's kernel errs to one side, and so do all its outputs, by much more than one
     of them errs by chance. The pictures go through the model twice at once, in float and rounded; each convolution
-    shifts its rounded outputs to the mean of its float ones before the next layer sees them.
+    shifts its rounded outputs to the mean of its float ones before the next layer sees them. Means that are off by less
+    than three standard errors, as far as the pictures differ among themselves, stay: what a few pictures with outliers
+    say would be a shift for all the others, too.
 
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721),
-    section 4.2, in its empirical form.
+    section 4.2, in its empirical form; the standard errors are this package's.
 
     Args:
         model: a model from `quantize_model` whose ranges are set. Changed in place: moving means of normalisations, and
@@ -74,8 +78,9 @@ class BiasCorrection:
         """What both halves go on with: outputs of a convolution in float, and rounded ones moved to their means."""
         if layer.norm is None and not layer.use_bias:  # nowhere to keep a shift
             return ops.concatenate([exact, rounded])
-        axes = [axis for axis in range(4) if axis != layer.channel_axis % 4]
-        shift = ops.mean(exact - rounded, axes, keepdims=True)
+        axes = [axis for axis in (1, 2, 3) if axis != layer.channel_axis % 4]
+        of_pictures = ops.mean(exact - rounded, axes, keepdims=True)
+        shift = clear_mean(of_pictures)
         self._shifts.append((layer, ops.convert_to_numpy(shift).ravel()))
         return ops.concatenate([exact, rounded + shift])
 
@@ -86,3 +91,14 @@ class BiasCorrection:
                 layer.norm.moving_mean.assign(ops.convert_to_numpy(layer.norm.moving_mean) - shift)
             else:
                 layer.bias.assign(ops.convert_to_numpy(layer.bias) + shift)
+
+
+def clear_mean(values):
+    """The mean over the first axis, which stays with length 1; zero where it may be chance that it is not zero.
+
+    Args:
+        values: tensor, of one picture or more.
+    """
+    mean = ops.mean(values, 0, keepdims=True)
+    error = ops.std(values, 0, keepdims=True) / np.sqrt(values.shape[0])
+    return ops.where(ops.abs(mean) > CLEAR * error, mean, 0.0)

@@ -138,11 +138,25 @@ def test_corrections_see_all_classes_of_a_set_that_is_sorted_by_them(epochs, mon
     for name in ("calibrate", "correct_biases", "optimize_rounding"):
         monkeypatch.setattr(qat, name, lambda model, shown: seen.append(shown[:, 0, 0, 0]))
     monkeypatch.setattr(training, "train", lambda *_: None)
+    monkeypatch.setattr(training, "CORRECTION_PIXELS", 32 * 8 * 8)
     training.quantize(small_classifier(), data, epochs=epochs)
     calibrated, corrected = seen
     assert len(calibrated) == training.CALIBRATION_PICTURES
-    assert len(corrected) == training.CORRECTION_PICTURES
+    assert len(corrected) == 32
     assert set(corrected) == set(range(10))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("size", "count"), [(224, 32), (112, 128), (32, 1024), (3000, 1)])
+def test_corrections_see_more_of_small_pictures(size, count):
+    class Pictures:
+        def __init__(self, size):
+            self.size = size
+
+        def arrays(self, limit):
+            return np.zeros(limit), None
+
+    assert len(training.correction_pictures(Pictures(size))) == count
 
 
 def trained():
