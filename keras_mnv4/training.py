@@ -222,7 +222,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
 
 
 def correction_pictures(pictures):
-    """Those of a `PictureSet` that biases and rounding are corrected on, an array: 32 of 224 pixels, more smaller ones."""
+    """Those of a `PictureSet` that biases and rounding are corrected on: 32 of 224 pixels, more of smaller ones."""
     few = min(max(1, CORRECTION_PIXELS // pictures.size**2), MOST_CORRECTION_PICTURES)
     return pictures.arrays(limit=few)[0]  # of all classes: the set may be sorted by them
 

@@ -1,50 +1,58 @@
 """`CostGoal`: a cost to aim at, and what a loss becomes for its sake."""
 
+import keras
 from keras import ops
 
 from keras_mnv4.tuner.cost_table import CostTable
 
-FORMS = ("mul", "add", "square")
+FORMS = ("mul", "add", "limit")
 LEAST_SHARE = 1e-2  # of the logarithms of cost and target, below which cost does not count
 
 
-class CostGoal:
+class CostGoal(keras.layers.Layer):
     """A loss that counts the mean cost of what would be drawn.
 
-    Source: Cai et al., "ProxylessNAS" (arXiv 1812.00332), section 3.3, for `"mul"` and `"add"`. `"square"` is this
-    package's: as in TuNAS's reward costs are to be as said, but its gradient fades towards the target, where that of a
-    distance would jump from side to side and drown what the pictures say.
+    In the form `"limit"` cost has a price. It is nothing as long as the cost is within the target, rises while it is
+    beyond, and falls again: it comes to what the last of the cost is worth, however large the loss is. That is gradient
+    ascent for the multiplier of Lagrange.
+
+    Source: Cai et al., "ProxylessNAS" (arXiv 1812.00332), section 3.3, for `"mul"` and `"add"`; `"limit"` is this
+    package's, by the method of Arrow and Hurwicz.
 
     Args:
         costs: a `CostModel`.
         target: pair of a measure of `costs` and the cost to aim at.
-        form: `"mul"`, `"add"` or `"square"`, as for `ProxylessNAS`.
-        weight, scale, exponent: of these.
+        form: `"mul"`, `"add"` or `"limit"`, as for `ProxylessNAS`.
+        weight, scale, exponent, price_rate: of these.
 
     Raises:
         ValueError: if `form` is unknown, or the target of `"mul"` is no more than 1.
     """
 
-    def __init__(self, costs, target, form, weight=0.1, scale=0.2, exponent=0.3):
+    def __init__(self, costs, target, form, weight=0.1, scale=0.2, exponent=0.3, price_rate=0.01):
+        super().__init__(name="cost_goal", dtype="float32")
         if form == "mul" and not target[1] > 1:
             raise ValueError(
                 f"`form='mul'` takes logarithms of costs, which must be far above 1. Received: {target=}. Take a "
                 "smaller unit, or another form."
             )
         self.form, self.weight, self.scale, self.exponent = form, weight, scale, exponent
+        self.price_rate = price_rate
         self.table = CostTable(costs, target[0])
         self.target = float(target[1])
+        self.price = self.add_weight(name="price", shape=(), trainable=False, initializer="zeros")
+        self.built = True
 
     @classmethod
-    def of(cls, costs, target, form, *numbers):
+    def of(cls, costs, target, form, **numbers):
         """A goal, or None without costs and a target. Raises a ValueError where there is only one of them."""
         if form not in FORMS:
             raise ValueError(f"`form` must be one of {', '.join(map(repr, FORMS))}. Received: {form!r}")
         if (costs is None) != (target is None):
             raise ValueError(f"`costs` and `target` belong together. Received: {costs=}, {target=}")
-        return None if costs is None else cls(costs, target, form, *numbers)
+        return None if costs is None else cls(costs, target, form, **numbers)
 
-    def __call__(self, loss, chances):
+    def count_in(self, loss, chances):
         """The loss, for its sake.
 
         Args:
@@ -52,8 +60,10 @@ class CostGoal:
             chances: with which each value of each decision is taken, as `Gates.split` gives them.
         """
         ratio = self.table.expect(chances) / self.target
-        if self.form == "square":
-            return loss + self.weight * ops.square(ratio - 1.0)
+        if self.form == "limit":
+            price = ops.maximum(self.price + self.price_rate * ops.stop_gradient(ratio - 1.0), 0.0)
+            self.price.assign(price)
+            return loss + price * (ratio - 1.0)
         if self.form == "add":
             return loss + self.weight * (ratio - 1.0)
         goal = ops.log(self.target)

@@ -23,7 +23,6 @@ GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
-COST_WEIGHT = 1.0  # of the square: a loss that falls by 0.2 where costs double has them end a sixth above the target
 REACH = 6.0  # by which a logit can move in a search: in the paper of DARTS, 50 epochs of 390 steps of 3e-4
 FINGERPRINT_PICTURES = 64  # by which a data set is known again
 
@@ -153,8 +152,8 @@ def gradient_search(
         space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `loss` and `verbose`.
         directory: folder for backups and what was found; made if it is not there.
         strategy: `"darts"` or `"proxylessnas"`.
-        limits: dictionary from measure to the most that a network may cost. The first is the target that the search
-            aims at; a network beyond one at the end is brought within them.
+        limits: dictionary from measure to the most that a network may cost. The first is the target of the search; a
+            network beyond one at the end is brought within them.
         architecture_learning_rate: that of the choices; None for the paper's, or what a logit needs to be able to
             move by 6 in a search, where that is more: the papers' searches take thousands of steps.
         seed: of weights, choices and halves.
@@ -189,9 +188,9 @@ def gradient_search(
     batch = min(data.train.batch_size, min(map(len, halves)))
     batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
     if strategy == "proxylessnas":
-        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "square", **how}
+        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "limit", **how}
     if limits:
-        how = {"costs": costs, "target": next(iter(limits.items())), "weight": COST_WEIGHT, **how}
+        how = {"costs": costs, "target": next(iter(limits.items())), **how}
     keras.utils.set_random_seed(seed)
     supernet = SuperNet(space, shape, len(data.class_names))
     searching = GRADIENT_STRATEGIES[strategy](supernet, **how)

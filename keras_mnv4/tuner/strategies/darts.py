@@ -20,15 +20,16 @@ class DARTS(Strategy):
     at second order, for what one more step of plain gradient descent would make of them.
 
     Source: Liu et al., "DARTS: Differentiable Architecture Search" (arXiv 1806.09055), section 2.3. It has no regard to
-    cost; with a target, here the mean cost of the networks of these shares counts, too.
+    cost; with a target, here the mean cost of the networks of these shares is kept within it.
 
     Args:
         supernet: a `SuperNet`.
         unrolled_rate: learning rate of that further step: a number, or a schedule, as the weights' optimizer has it;
             None for first order.
         costs: a `CostModel`; None for no regard to cost.
-        target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
-        weight: the loss has `weight * (cost / target - 1) ** 2` added.
+        target: pair of a measure of `costs` and the most it may be, such as `("macs", 30e6)`.
+        price_rate: what the price of cost rises by in a step in which it is twice the target, as with the form
+            `"limit"` of `ProxylessNAS`.
         seed: seed of the first logits.
         **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
 
@@ -43,10 +44,10 @@ class DARTS(Strategy):
     >>> strategy.best_candidate()
     """
 
-    def __init__(self, supernet, unrolled_rate=None, costs=None, target=None, weight=0.1, seed=0, **kwargs):
+    def __init__(self, supernet, unrolled_rate=None, costs=None, target=None, price_rate=0.01, seed=0, **kwargs):
         super().__init__(supernet, seed, keras.initializers.RandomNormal(stddev=START, seed=seed), **kwargs)
         self.unrolled_rate = unrolled_rate
-        self.goal = CostGoal.of(costs, target, "square", weight)
+        self.goal = CostGoal.of(costs, target, "limit", price_rate=price_rate)
 
     def default_optimizer(self):
         return keras.optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999)
@@ -65,7 +66,7 @@ class DARTS(Strategy):
             gradient = ops.stop_gradient(self.unrolled_gradient(logits, (pictures, labels), training_data))
             loss = ops.sum(gradient * logits)
         if self.goal is not None:
-            loss = self.goal(loss, gates)
+            loss = self.goal.count_in(loss, gates)
         return loss + 0.5 * WEIGHT_DECAY * ops.sum(ops.square(self.logits))
 
     def unrolled_gradient(self, logits, search_data, training_data):

@@ -25,9 +25,10 @@ class ProxylessNAS(Strategy):
         costs: a `CostModel`; None for no regard to cost.
         target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
         form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; `"add"`, the
-            loss plus `weight * (cost / target - 1)`; or `"square"`, this package's, the loss plus `weight * (cost /
-            target - 1) ** 2`: the only one that costs below the target do not please.
+            loss plus `weight * (cost / target - 1)`; or `"limit"`, this package's, the loss plus `price * (cost /
+            target - 1)`, of a price that is 0 as long as cost is within the target, and rises while it is not.
         scale, exponent, weight: of these.
+        price_rate: what that price rises by in a step in which the cost is twice the target.
         every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
         **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
@@ -53,13 +54,16 @@ class ProxylessNAS(Strategy):
         scale=0.2,
         exponent=0.3,
         weight=0.1,
+        price_rate=0.01,
         every=5,
         seed=0,
         **kwargs,
     ):
         super().__init__(supernet, seed, keras.initializers.RandomNormal(stddev=START, seed=seed), **kwargs)
         self.warmup_steps, self.every = warmup_steps, every
-        self.goal = CostGoal.of(costs, target, form, weight, scale, exponent)
+        self.goal = CostGoal.of(
+            costs, target, form, weight=weight, scale=scale, exponent=exponent, price_rate=price_rate
+        )
 
     def default_optimizer(self):
         return keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.999)
@@ -82,7 +86,7 @@ class ProxylessNAS(Strategy):
     def architecture_loss(self, pictures, labels, gates, training_data):
         loss = self.loss_of(pictures, labels, self.code.join(gates))
         if self.goal is not None:
-            loss = self.goal(loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()})
+            loss = self.goal.count_in(loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()})
         return loss
 
     def is_due(self, step):
