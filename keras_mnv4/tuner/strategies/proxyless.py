@@ -86,7 +86,9 @@ class ProxylessNAS(Strategy):
     def architecture_loss(self, pictures, labels, gates, training_data):
         loss = self.loss_of(pictures, labels, self.code.join(gates))
         if self.goal is not None:
-            loss = self.goal.count_in(loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()})
+            loss = self.goal.count_in(
+                loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
+            )
         return loss
 
     def is_due(self, step):
