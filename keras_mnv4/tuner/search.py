@@ -23,7 +23,6 @@ GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
-REACH = 6.0  # by which a logit can move in a search: in the paper of DARTS, 50 epochs of 390 steps of 3e-4
 FINGERPRINT_PICTURES = 64  # by which a data set is known again
 
 
@@ -154,8 +153,8 @@ def gradient_search(
         strategy: `"darts"` or `"proxylessnas"`.
         limits: dictionary from measure to the most that a network may cost. The first is the target of the search; a
             network beyond one at the end is brought within them.
-        architecture_learning_rate: that of the choices; None for the paper's, or what a logit needs to be able to
-            move by 6 in a search, where that is more: the papers' searches take thousands of steps.
+        architecture_learning_rate: that of the choices' logits; None for the paper's, which in short searches keeps all
+            choices mixed, with what is likeliest decided by little.
         seed: of weights, choices and halves.
         **kwargs: those of `DARTS` or `ProxylessNAS`.
 
@@ -195,8 +194,8 @@ def gradient_search(
     supernet = SuperNet(space, shape, len(data.class_names))
     searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
     own = searching.default_optimizer()
-    steps = max(1, searching.architecture_steps(epochs * len(batches)))
-    own.learning_rate = architecture_learning_rate or max(float(own.learning_rate), REACH / steps)
+    if architecture_learning_rate is not None:
+        own.learning_rate = architecture_learning_rate
     _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)

@@ -52,22 +52,14 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         tuner.gradient_search(tuner.tiny_space((4, 8)), digits, tmp_path, limits={"macs": 7e5}, epochs=1)
 
 
-@pytest.mark.parametrize(("strategy", "steps"), [("darts", 4), ("proxylessnas", 3)])
-def test_choices_of_a_short_search_are_not_left_where_they_began(digits, tmp_path, strategy, steps, monkeypatch):
-    """In 4 steps of two halves of 64 pictures, or the 3 of them that are no warm-up, logits move as far as 6."""
+@pytest.mark.parametrize(("rate", "expected"), [(None, 3e-4), (0.02, 0.02)])
+def test_rates_of_choices(digits, tmp_path, rate, expected, monkeypatch):
     seen = []
-
-    def logits_of(searching):
-        seen.append(searching)
-        return tuner.tiny_space().largest
-
-    monkeypatch.setattr(Strategy, "best_candidate", logits_of)
-    how = {"every": 1} if strategy == "proxylessnas" else {}
-    tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, strategy, epochs=2, verbose=0, **how)
-    (searching,) = seen
-    own = searching.optimizer.inner_optimizers[1]
-    assert int(own.iterations) == steps
-    assert float(own.learning_rate) == pytest.approx(6.0 / steps)
+    monkeypatch.setattr(Strategy, "best_candidate", lambda each: seen.append(each) or tuner.tiny_space().largest)
+    how = {"limits": {"macs": 1e9}, "epochs": 1, "verbose": 0, "architecture_learning_rate": rate}
+    tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, "darts", **how)
+    assert float(seen[0].optimizer.inner_optimizers[1].learning_rate) == pytest.approx(expected)
+    assert (seen[0].goal.target, float(seen[0].goal.price)) == (1e9, 0.0)
 
 
 def test_two_stages_in_one_call(digits, tmp_path):

@@ -94,6 +94,3 @@ class ProxylessNAS(Strategy):
     def is_due(self, step):
         past = step - self.warmup_steps
         return ops.logical_and(past > 0, past % self.every == 0)
-
-    def architecture_steps(self, steps):
-        return max(0, steps - self.warmup_steps) // self.every

@@ -63,10 +63,6 @@ class Strategy(keras.Model):
         """Whether the logits take a step in step number `step`, from 1: a boolean tensor, or None for yes."""
         return None
 
-    def architecture_steps(self, steps):
-        """How many of so many steps of the weights the logits take, too."""
-        return steps
-
     def best_candidate(self):
         """The network of the largest logits; of a strategy without any, that which was chosen of the supernet.
 
