@@ -177,8 +177,8 @@ def gradient_search(
     costs = CostModel(space, limits, shape, len(data.class_names))
     how = {"seed": seed, "augmentation": augmentation, **kwargs}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
-    rates = {"architecture_learning_rate": architecture_learning_rate}
-    _check_plan(directory, space, data, strategy=strategy, limits=limits or {}, **rates, **how, **fit)
+    what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
+    _check_plan(directory, space, data, **what, **how, **fit)
     path = directory / "candidate.json"
     if path.exists():
         return json.loads(path.read_text())
