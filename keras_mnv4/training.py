@@ -222,7 +222,18 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
 
 
 def correction_pictures(pictures):
-    """Those of a `PictureSet` that biases and rounding are corrected on: 32 of 224 pixels, more of smaller ones."""
+    """Those of a set that `quantize` corrects biases and rounding on: 32 of 224 pixels, or more of smaller ones.
+
+    Args:
+        pictures: a `keras_mnv4.data.PictureSet`.
+
+    Returns:
+        A uint8 array `(count, size, size, 3)`, evenly spread over the set: 1,024 pictures at most.
+
+    Example:
+
+    >>> qat.correct_biases(quantized, correction_pictures(data.train))
+    """
     few = min(max(1, CORRECTION_PIXELS // pictures.size**2), MOST_CORRECTION_PICTURES)
     return pictures.arrays(limit=few)[0]  # of all classes: the set may be sorted by them
 

@@ -17,7 +17,7 @@ MIN_PART_AGREEMENT = 0.999  # share of a part's outputs within one step, given t
 MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils one of a thousand, but that one often
 # From end to end the roundings of all layers add up, in a deep network with random weights to many steps. Outputs of
 # the wrong network would be off by 1.4 times their own spread; those of 4 bits that were not trained are by up to 0.5.
-MAX_ERROR = 0.75
+MAX_ERROR = 0.6
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
 CLIPPING_OP = "MAXIMUM"  # behind an operator of the same layer: its end
 
