@@ -13,8 +13,8 @@ network, optimizer, schedule, batch and number of steps; they differ in the pict
     python benchmarks/distillation_accuracy.py --data FOLDER --size 160 --epochs 8
 
 The teacher, its soft labels and the result of each run are kept in `--out`, where the same command goes on after a
-stop. Soft labels are written once a row, another change of every picture for each epoch, and shared by the seeds, which
-draw the student's weights, the order and the mirrors.
+stop. Soft labels are written once a row, `--replicas` changes of every picture, and shared by the seeds, which draw the
+student's weights, the order and the mirrors. Students see all of a store before they see any of it again.
 """
 
 import argparse
@@ -43,7 +43,18 @@ ROWS = {
     "d1": (distillation.D1,),
     "d2": (distillation.D2,),
 }
-SETTINGS = ("size", "epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "teacher_epochs", "limit")
+SETTINGS = (
+    "size",
+    "epochs",
+    "replicas",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "dropout",
+    "teacher_epochs",
+    "limit",
+)
+TEACHER_BATCH = 32  # pictures that the teacher sees at a time; the student's batches are others
 
 
 class Experiment:
@@ -108,13 +119,12 @@ class Experiment:
         return teacher
 
     def soft_labels(self, row):
-        """The store of a row: as many pictures as are seen in training."""
+        """The store of a row."""
         sources = [distillation.Source(self.files, augmentation=augmentation) for augmentation in ROWS[row]]
         arguments = self.arguments
-        mix = distillation.DatasetMix(
-            sources, arguments.size, batch_size=arguments.batch_size, epoch_size=len(self.files)
-        )
-        return distillation.write_soft_labels(self.out / f"soft_labels_{row}", mix, self.teacher(), arguments.epochs)
+        mix = distillation.DatasetMix(sources, arguments.size, batch_size=TEACHER_BATCH, epoch_size=len(self.files))
+        replicas = arguments.replicas or arguments.epochs
+        return distillation.write_soft_labels(self.out / f"soft_labels_{row}", mix, self.teacher(), replicas)
 
     def train(self, row, seed):
         """Trains one student; its accuracies."""
@@ -187,6 +197,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of images, split as `mnv4` reads it")
     parser.add_argument("--size", type=int, default=160, help="height and width, in pixels")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--replicas", type=int, default=0, help="changes of a picture in a store, 0 for one an epoch")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of the students, at its peak")
     parser.add_argument("--weight-decay", type=float, default=0.02)

@@ -4,6 +4,7 @@ from keras_mnv4.qat.aqt import AQTActivationQuantizer
 from keras_mnv4.qat.aqt import AQTWeightQuantizer
 from keras_mnv4.qat.aqt import aqt_policy
 from keras_mnv4.qat.bias_correction import correct_biases
+from keras_mnv4.qat.calibration import calibrate
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.pikelpn import pikelpn_policy
@@ -15,7 +16,6 @@ from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.power_of_two import DoubleQuantizer
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizable import QuantizableLayer
-from keras_mnv4.qat.quantize import calibrate
 from keras_mnv4.qat.quantize import quantize_model
 from keras_mnv4.qat.quantizers import AllValuesQuantizer
 from keras_mnv4.qat.quantizers import FixedQuantizer

@@ -33,7 +33,7 @@ class FakeQuantize(keras.layers.Layer):
             raise TypeError(f"`quantizer` must be a `keras_mnv4.qat.Quantizer`. Received: quantizer={quantizer!r}")
         self.quantizer = quantizer
         self.axis = axis
-        self._calibration = None  # a list while `calibrate` runs: the ranges of the batches seen
+        self.observer = None  # while `calibrate` runs, what sees the values; they are not rounded then
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
 
     def build(self, input_shape):
@@ -53,8 +53,9 @@ class FakeQuantize(keras.layers.Layer):
         return self.axis not in (-1, rank - 1) and getattr(self.quantizer, "per_axis", False)
 
     def _process(self, inputs, training):
-        if self._calibration is not None:
-            return self._observe(inputs)
+        if self.observer is not None:
+            self.observer.see(self.quantizer, ops.cast(inputs, "float32"))
+            return inputs
         if self.correction is not None:
             return self.correction.round_half(self._round, inputs)
         return self._round(inputs, training)
@@ -65,7 +66,7 @@ class FakeQuantize(keras.layers.Layer):
 
     def round_again(self, inputs):
         """Rounds other values to the grid of those that went through this layer, whose range is not touched."""
-        if self._calibration is not None:
+        if self.observer is not None:
             return inputs
         if self.correction is not None:
             return self.correction.round_half(self._round, inputs)
@@ -74,32 +75,22 @@ class FakeQuantize(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=False):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
-    def start_calibration(self):
-        """From here on lets values through unrounded and takes note of their range."""
-        self._calibration = []
-
-    def finish_calibration(self):
-        """Sets the range to the mean of those noted, one a batch, and goes back to rounding."""
-        noted, self._calibration = self._calibration, None
-        if noted:
-            self._set_range(*(ops.mean(ops.stack(ends), axis=0) for ends in zip(*noted, strict=True)))
-
     def set_range_from(self, inputs):
         """Sets the range to that of `inputs`."""
-        if self._has_range:
-            self._set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
+        if self.has_range:
+            self.set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
 
     def widen_range(self, least):
         """Makes the range reach from `-least` to `least` where it does not yet; one number, or one a channel."""
-        if self._has_range:
+        if self.has_range:
             low, high = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             least = ops.max(least) if not len(high.shape) else least
-            self._set_range(ops.minimum(low, -least), ops.maximum(high, least))
+            self.set_range(ops.minimum(low, -least), ops.maximum(high, least))
 
     @property
     def range(self):
         """The `(low, high)` in use, as float32 arrays of one value, or of one a channel."""
-        if self._has_range:
+        if self.has_range:
             stored = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             return tuple(ops.convert_to_numpy(end) for end in self.quantizer.used_range(*stored))
         if not hasattr(self.quantizer, "init_min"):
@@ -109,18 +100,15 @@ class FakeQuantize(keras.layers.Layer):
     @property
     def is_rounding(self):
         """Whether values are rounded yet: AQT's feature maps are not until their bounds are computed."""
-        return not self._has_range or bool(np.all(self.range[1] >= 0))
-
-    def _observe(self, inputs):
-        if self._has_range:
-            self._calibration.append(self.quantizer.observed_range(ops.cast(inputs, "float32")))
-        return inputs
+        return not self.has_range or bool(np.all(self.range[1] >= 0))
 
     @property
-    def _has_range(self):
+    def has_range(self):
+        """Whether there is a range to set; that of a `FixedQuantizer` is known, powers of two may have none."""
         return "min_var" in self._state
 
-    def _set_range(self, low, high):
+    def set_range(self, low, high):
+        """Sets the stored range: two numbers, or two arrays of one a channel."""
         self._state["min_var"].assign(low)
         self._state["max_var"].assign(high)
 

@@ -1,4 +1,4 @@
-"""`quantize_model`: the same network, fake-quantised. `calibrate`: its ranges, from data."""
+"""`quantize_model`: the same network, fake-quantised."""
 
 import collections
 import dataclasses
@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_mnv4.qat.affine import ColorRescaling
+from keras_mnv4.qat.calibration import calibrate
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
@@ -106,41 +107,6 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
     if calibration_data is not None:
         calibrate(twin, calibration_data)
     return twin
-
-
-def calibrate(model, data, batch_size=32):
-    """Sets the ranges of a fake-quantised model from a sample of real inputs.
-
-    The range of an activation becomes the mean over batches of each batch's smallest and largest value, which is
-    where the moving average of training would settle; weights take their own range.
-
-    Args:
-        model: a model from `quantize_model`. Changed in place.
-        data: array of inputs `(count, height, width, channels)`; a hundred or so will do.
-        batch_size: inputs a batch.
-
-    Raises:
-        ValueError: if `model` has no quantisers or `data` is empty.
-
-    Example:
-
-    >>> quantized = quantize_model(model, "w8a8")
-    >>> calibrate(quantized, photos)
-    """
-    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
-    if not quantizers:
-        raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
-    data = np.asarray(data)
-    if not len(data):
-        raise ValueError("`data` must hold at least one input. Received an empty array.")
-    for quantizer in quantizers:
-        quantizer.start_calibration()
-    try:
-        for start in range(0, len(data), batch_size):
-            model(data[start : start + batch_size], training=False)
-    finally:
-        for quantizer in quantizers:
-            quantizer.finish_calibration()
 
 
 class _Quantization:

@@ -34,6 +34,7 @@ class Quantizer(abc.ABC):
     """
 
     has_equal_steps = False  # whether values are rounded to equal steps over `used_range`
+    can_be_narrowed = False  # whether `calibrate` may set a range that leaves values out
 
     def __post_init__(self):
         if not 2 <= self.num_bits <= 16:
@@ -175,6 +176,8 @@ class MovingAverageQuantizer(_RangeQuantizer):
     8
     """
 
+    can_be_narrowed = True
+
     def _next_bound(self, current, seen, outer):
         return current - (current - seen) * (1.0 - EMA_DECAY)
 
@@ -236,6 +239,7 @@ class LearnedRangeQuantizer(_RangeQuantizer):
     gradient_scale: bool = True
 
     supports_per_axis = True
+    can_be_narrowed = True
     is_learned = True
 
     def quantize(self, inputs, training, weights, used_range):

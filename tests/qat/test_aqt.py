@@ -150,9 +150,7 @@ def test_a_fixed_bound_and_a_calibrated_one():
     np.testing.assert_array_equal(layer.range[1], np.full(5, 2.0))
     layer = qat.FakeQuantize(qat.AQTActivationQuantizer(4, start_step=1))
     layer.build(values.shape)
-    layer.start_calibration()
-    layer(values)
-    layer.finish_calibration()
+    layer.set_range_from(values)
     bounds = np.abs(values).max(0)
     for _ in range(3):  # the step at which it would be computed passes
         layer(9 * values, training=True)

@@ -35,17 +35,6 @@ def test_same_layers_same_weights_and_nearly_the_same_outputs():
     assert 0 < difference < 0.05
 
 
-def test_calibration_sets_the_mean_of_the_batches_ranges():
-    model = tiny()
-    quantized = qat.quantize_model(model)
-    qat.calibrate(quantized, pictures(), batch_size=4)
-    state = quantized.get_layer("stem").output_quantizer._state
-    stem = keras.Model(model.input, model.get_layer("stem").output)
-    largest = [stem.predict(pictures()[start : start + 4], verbose=0).max() for start in (0, 4)]
-    assert state["min_var"].numpy() == 0.0  # of a ReLU
-    np.testing.assert_allclose(state["max_var"].numpy(), np.mean(largest), rtol=1e-6)
-
-
 def test_weight_ranges_are_those_of_the_weights():
     quantized = qat.quantize_model(tiny())
     conv_layer = quantized.get_layer("block_2").chain[0]  # depthwise, (3, 3, channels, 1)
@@ -138,13 +127,6 @@ def test_a_layer_without_a_rule_is_an_error():
 def test_only_functional_models(model):
     with pytest.raises(ValueError, match="Functional"):
         qat.quantize_model(model)
-
-
-def test_calibrating_a_float_model_or_on_nothing_is_an_error():
-    with pytest.raises(ValueError, match="no quantisers"):
-        qat.calibrate(tiny(), pictures())
-    with pytest.raises(ValueError, match="`data`"):
-        qat.calibrate(qat.quantize_model(tiny()), pictures(0))
 
 
 @pytest.mark.tensorflow

@@ -1,0 +1,118 @@
+"""`calibrate`: ranges from data."""
+
+import numpy as np
+from keras import ops
+
+from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.grid import Grid
+
+METHODS = ("minmax", "mse")
+SHARES = np.linspace(1.0, 0.2, 33)  # of a range's larger end, that "mse" tries as the farthest end
+VALUES = 20_000  # of a batch, drawn at random, that errors are measured on
+
+
+def calibrate(model, data, batch_size=32, method=None):
+    """Sets the ranges of a fake-quantised model from a sample of real inputs.
+
+    | method | the range of an activation |
+    |---|---|
+    | `"minmax"` | the mean over batches of their smallest and largest values, where training's moving average settles |
+    | `"mse"` | that one, with its ends drawn in to where the mean square of the rounding errors is least |
+
+    With few codes a finer grid is worth the values that it cuts off; with 256 it is not, and those often matter most.
+    Weights take their own range, and the bounds of AQT are its own affair.
+
+    Args:
+        model: a model from `quantize_model`. Changed in place.
+        data: array of inputs `(count, height, width, channels)`; a hundred or so will do.
+        batch_size: inputs a batch.
+        method: `"minmax"` or `"mse"` for all; None for `"mse"` where there are fewer than 8 bits, else `"minmax"`.
+
+    Raises:
+        ValueError: if `model` has no quantisers, `data` is empty or `method` is unknown.
+
+    Example:
+
+    >>> quantized = quantize_model(model, "w8a8")
+    >>> calibrate(quantized, photos)
+    """
+    if method not in (None, *METHODS):
+        raise ValueError(f"`method` must be one of {METHODS}, or None. Received: method={method!r}")
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
+    if not layers:
+        raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
+    data = np.asarray(data)
+    if not len(data):
+        raise ValueError("`data` must hold at least one input. Received an empty array.")
+    batches = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    ranged = [layer for layer in layers if layer.has_range]
+    _observe(layers, {layer: _Ends() for layer in ranged}, model, batches)
+    narrowed = [layer for layer in ranged if _is_narrowed(layer.quantizer, method)]
+    if narrowed:
+        _observe(layers, {layer: _Errors(layer) for layer in narrowed}, model, batches)
+
+
+def _is_narrowed(quantizer, method):
+    is_asked_for = method == "mse" or (method is None and quantizer.num_bits < 8)
+    return is_asked_for and quantizer.can_be_narrowed and not quantizer.per_axis
+
+
+def _observe(layers, observers, model, batches):
+    """Runs batches unrounded and sets ranges to what observers make of it, `{FakeQuantize: observer}`."""
+    try:
+        for layer in layers:
+            layer.observer = observers.get(layer, _Observer())
+        for batch in batches:
+            model(batch, training=False)
+    finally:
+        for layer in layers:
+            layer.observer = None
+    for layer, observer in observers.items():
+        if observer.seen:
+            layer.set_range(*observer.range)
+
+
+class _Observer:
+    """Lets values through, and keeps in `seen` what it is to know of each batch of them: nothing."""
+
+    def __init__(self):
+        self.seen = []
+
+    def see(self, quantizer, values):
+        pass
+
+
+class _Ends(_Observer):
+    """The mean of the ends of batches."""
+
+    def see(self, quantizer, values):
+        self.seen.append(quantizer.observed_range(values))
+
+    @property
+    def range(self):
+        return tuple(ops.mean(ops.stack(ends), axis=0) for ends in zip(*self.seen, strict=True))
+
+
+class _Errors(_Observer):
+    """The range of least squared error, of those within the range that there is."""
+
+    def __init__(self, layer):
+        super().__init__()
+        low, high = layer.range
+        ends = SHARES * low, SHARES * high
+        if not layer.quantizer.symmetric:
+            farthest = SHARES * max(-low, high)
+            ends = np.maximum(low, -farthest), np.minimum(high, farthest)
+        self.candidates = list(zip(*ends, strict=True))
+        self.random = np.random.default_rng(0)
+
+    def see(self, quantizer, values):
+        values = ops.convert_to_numpy(values).ravel()
+        if len(values) > VALUES:
+            values = self.random.choice(values, VALUES)
+        grids = [Grid.over(*ends, quantizer.num_bits, quantizer.narrow_range) for ends in self.candidates]
+        self.seen.append([np.mean((grid.values(grid.codes(values)) - values) ** 2) for grid in grids])
+
+    @property
+    def range(self):
+        return self.candidates[np.argmin(np.mean(self.seen, axis=0))]

@@ -1,0 +1,101 @@
+import keras
+import numpy as np
+import pytest
+from conftest import randomize_statistics
+from conftest import tiny_network as tiny
+from keras import layers
+
+from keras_mnv4 import qat
+
+
+def pictures(count=8, size=32):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype("float32")
+
+
+def one_quantizer(quantizer):
+    """A network that is nothing but a quantiser."""
+    inputs = layers.Input((4,))
+    return keras.Model(inputs, qat.FakeQuantize(quantizer, name="quantizer")(inputs))
+
+
+def calibrated_range(quantizer, values, **how):
+    model = one_quantizer(quantizer)
+    qat.calibrate(model, np.reshape(values, (-1, 4)).astype("float32"), **how)
+    return tuple(map(float, model.get_layer("quantizer").range))
+
+
+def test_calibration_sets_the_mean_of_the_batches_ranges():
+    model = tiny()
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures(), batch_size=4)
+    state = quantized.get_layer("stem").output_quantizer._state
+    stem = keras.Model(model.input, model.get_layer("stem").output)
+    largest = [stem.predict(pictures()[start : start + 4], verbose=0).max() for start in (0, 4)]
+    assert state["min_var"].numpy() == 0.0  # of a ReLU
+    np.testing.assert_allclose(state["max_var"].numpy(), np.mean(largest), rtol=1e-6)
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_few_codes_give_up_a_lonely_value_for_a_finer_grid(low):
+    """999 values that are a little off for the width of the steps weigh more than one that is cut off."""
+    values = np.append(np.linspace(low, 1.0, 999), 8.0)
+    errors = []
+    for end in 8.0 * np.linspace(1.0, 0.2, 33):
+        step = (end - low) / 15
+        zero = round(-low / step)
+        codes = np.clip(np.rint(values / step) + zero, 0, 15)
+        errors.append(np.mean((step * (codes - zero) - values) ** 2))
+    best = 8.0 * np.linspace(1.0, 0.2, 33)[np.argmin(errors)]
+    assert best < 7.0
+    four_bits = qat.MovingAverageQuantizer(4)
+    assert calibrated_range(four_bits, values, batch_size=250) == pytest.approx((low, best))
+    assert calibrated_range(four_bits, values, batch_size=250, method="minmax") == pytest.approx((low, 8.0))
+
+
+def test_many_codes_keep_all_values_unless_told():
+    values = np.append(np.linspace(-1.0, 1.0, 19_999), 8.0)
+    assert calibrated_range(qat.MovingAverageQuantizer(8), values, batch_size=5_000) == pytest.approx((-1.0, 8.0))
+    assert calibrated_range(qat.MovingAverageQuantizer(8), values, batch_size=5_000, method="mse")[1] < 8.0
+
+
+@pytest.mark.parametrize("narrow_range", [False, True])
+def test_symmetric_ranges_stay_symmetric(narrow_range):
+    values = np.append(np.linspace(-1.0, 1.0, 999), -8.0)
+    quantizer = qat.MovingAverageQuantizer(4, symmetric=True, narrow_range=narrow_range)
+    low, high = calibrated_range(quantizer, values, batch_size=250)
+    assert -7.0 < low < -1.0
+    assert high == pytest.approx(-low if narrow_range else -low * 14 / 16)
+
+
+@pytest.mark.parametrize("quantizer", [qat.AllValuesQuantizer(4), qat.LastValueQuantizer(4, per_axis=True)])
+def test_ranges_that_hold_all_values_by_definition_do_so(quantizer):
+    model = one_quantizer(quantizer)
+    values = np.append(np.linspace(-1.0, 1.0, 999), 8.0).reshape(-1, 4).astype("float32")
+    qat.calibrate(model, values, batch_size=250, method="mse")
+    assert np.max(model.get_layer("quantizer").range[1]) == 8.0
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 3.0])
+def test_the_range_of_a_normal_distribution_is_the_one_of_the_literature(spread):
+    """Banner et al. (arXiv 1810.05723): 4 bits do best where a normal distribution is cut at 2.55 deviations."""
+    values = np.random.default_rng(0).normal(0.0, spread, 80_000)
+    low, _ = calibrated_range(qat.MovingAverageQuantizer(4, symmetric=True), values, batch_size=5_000)
+    assert -low / spread == pytest.approx(2.55, rel=0.1)
+
+
+def test_a_network_is_no_longer_observed_when_calibration_fails():
+    quantized = qat.quantize_model(randomize_statistics(tiny()), "w4a4")
+    qat.calibrate(quantized, pictures())
+    before = quantized.predict(pictures(), verbose=0)
+    with pytest.raises(Exception, match=r"(?s)."):
+        qat.calibrate(quantized, pictures(size=31)[..., :2])
+    np.testing.assert_array_equal(quantized.predict(pictures(), verbose=0), before)
+
+
+def test_calibrating_a_float_model_on_nothing_or_by_no_method_is_an_error():
+    with pytest.raises(ValueError, match="no quantisers"):
+        qat.calibrate(tiny(), pictures())
+    with pytest.raises(ValueError, match="`data`"):
+        qat.calibrate(qat.quantize_model(tiny()), pictures(0))
+    with pytest.raises(ValueError, match=r"`method` must be one of.*'entropy'"):
+        qat.calibrate(qat.quantize_model(tiny()), pictures(), method="entropy")
