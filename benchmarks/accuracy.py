@@ -6,11 +6,11 @@ what is there is not trained again, so a run that was stopped goes on.
 """
 
 import argparse
-import json
 import pathlib
 
 import keras
 import numpy as np
+from results import kept
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +18,6 @@ from keras_mnv4 import data
 from keras_mnv4 import export
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
-from keras_mnv4.files import atomic_file
 
 POLICIES = {"w8a8": 1, "w4a8": 2, "w4a4": 4}  # name: epochs of quantisation-aware training
 
@@ -71,12 +70,7 @@ def main():
     pictures = data.load_image_folder(arguments.folder, arguments.size, arguments.batch_size)
     results = []
     for seed in range(arguments.seeds):
-        record = arguments.out / f"seed_{seed}" / "top1.json"
-        if not record.exists():
-            found = measure(seed, pictures, arguments)
-            with atomic_file(record) as temporary:
-                temporary.write_text(json.dumps(found))
-        results.append(json.loads(record.read_text()))
+        results.append(kept(arguments.out / f"seed_{seed}" / "top1.json", measure, seed, pictures, arguments))
     table = Table("", "top-1", "difference to float", "seeds")
     for name in results[0]:
         values = np.array([result[name] for result in results])

@@ -11,14 +11,14 @@ stopped goes on; a row that is done is not made again.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import time
+
+from results import kept
 
 from keras_mnv4 import datafree
 from keras_mnv4.applications import EfficientNetLite0
 from keras_mnv4.applications import EfficientNetLite2
-from keras_mnv4.files import write_json
 
 ROWS = {
     "recursive": {},
@@ -71,9 +71,7 @@ def main():
     print(f"{'':14}{'teacher':>9}{'judge':>9}{'top 5':>9}{'diversity':>11}{'statistics':>12}{'s a picture':>13}")
     for name in arguments.rows:
         path = arguments.out / f"{name}.json"
-        if not path.exists():
-            write_json(path, make_row(name, arguments, teacher, judge))
-        row = json.loads(path.read_text())
+        row = kept(path, make_row, name, arguments, teacher, judge)
         shares = "".join(f"{row[key]:9.1%}" for key in ("teacher_top1", "judge_top1", "judge_top5"))
         rest = f"{row['diversity']:11.3f}{row['statistics_distance']:12.3f}{row['seconds'] / row['pictures']:13.2f}"
         print(f"{name:14}{shares}{rest}", flush=True)

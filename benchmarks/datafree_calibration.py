@@ -11,11 +11,11 @@ biases corrected, and with kernels rounded on the same pictures. What is made is
 """
 
 import argparse
-import json
 import pathlib
 
 import keras
 import numpy as np
+from results import kept
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +26,6 @@ from keras_mnv4 import training
 from keras_mnv4.applications import EfficientNetLite0
 from keras_mnv4.applications import replace_classifier
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import write_json
 
 WAYS = {
     "ranges": lambda model, pictures: None,
@@ -69,6 +68,14 @@ def samples(arguments, model, pictures):
     return {"real": real, "made": made.arrays(arguments.size)[0], "noise": noise}
 
 
+def answers(model, policy, sample, improve, shown):
+    """The classes that the network says for pictures when it is quantised on a sample."""
+    quantized = qat.quantize_model(model, policy)
+    qat.calibrate(quantized, sample)
+    improve(quantized, sample)
+    return quantized.predict(shown, verbose=0).argmax(-1).tolist()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of images, split as `mnv4` reads it")
@@ -94,13 +101,8 @@ def main():
         cells = []
         for way, improve in WAYS.items():
             record = arguments.out / f"{row}_{way.replace(' ', '_')}.json"
-            if not record.exists():
-                quantized = qat.quantize_model(model, arguments.policy)
-                qat.calibrate(quantized, sample)
-                improve(quantized, sample)
-                after = quantized.predict(shown, verbose=0).argmax(-1)
-                write_json(record, [float(np.mean(after == labels)), float(np.mean(after == before))])
-            top1, as_float = (f"{share:.2%}" for share in json.loads(record.read_text()))
+            after = np.array(kept(record, answers, model, arguments.policy, sample, improve, shown))
+            top1, as_float = (f"{np.mean(after == expected):.2%}" for expected in (labels, before))
             cells += ["" if arguments.imagenet else top1, as_float]
         table.add_row(row, *cells)
     Console().print(table)

@@ -24,6 +24,7 @@ import time
 
 import keras
 import numpy as np
+from results import kept
 from rich.console import Console
 from rich.table import Table
 
@@ -89,13 +90,6 @@ class Experiment:
             raise SystemExit(
                 f"'{self.out}' has results of {', '.join(other)}: give another --out, or the same settings."
             )
-
-    def kept(self, name, make):
-        """The result called `name`, made if it is not there."""
-        path = self.out / f"{name}.json"
-        if not path.exists():
-            write_json(path, make())
-        return json.loads(path.read_text())
 
     def optimizer(self):
         """That of `keras_mnv4.training.train`, for all rows."""
@@ -188,7 +182,7 @@ def main(arguments):
     experiment = Experiment(arguments)
     for seed in arguments.seeds:
         for row in arguments.rows:
-            experiment.kept(f"{row}_{seed}", lambda row=row, seed=seed: experiment.train(row, seed))
+            kept(arguments.out / f"{row}_{seed}.json", experiment.train, row, seed)
         experiment.report()
 
 

@@ -20,6 +20,7 @@ import pathlib
 
 import keras
 import numpy as np
+from results import kept
 from rich.console import Console
 from rich.table import Table
 
@@ -133,9 +134,7 @@ def main(arguments):
     experiment = Experiment(arguments)
     for seed in arguments.seeds:
         for row in ROWS:
-            path = arguments.out / f"{row}_{seed}.json"
-            if not path.exists():
-                write_json(path, experiment.run(row, seed))
+            kept(arguments.out / f"{row}_{seed}.json", experiment.run, row, seed)
         experiment.report()
 
 

@@ -7,12 +7,12 @@ not made again.
 """
 
 import argparse
-import json
 import pathlib
 
 import keras
 import numpy as np
 from accuracy import float_model
+from results import kept
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +22,6 @@ from keras_mnv4 import qat
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import PikeLPN
-from keras_mnv4.files import atomic_file
 from keras_mnv4.qat.pikelpn import LINEAR_8_BIT
 from keras_mnv4.qat.pikelpn import POWER_OF_TWO_4_BIT
 
@@ -65,15 +64,6 @@ def measure(seed, pictures, arguments):
         )
         print(f"seed {seed}: {row}: {found[row]}", flush=True)
     return found
-
-
-def kept(record, make, *inputs):
-    """What is in a JSON file; made and written first if there is none."""
-    if not record.exists():
-        result = make(*inputs)
-        with atomic_file(record) as temporary:
-            temporary.write_text(json.dumps(result))
-    return json.loads(record.read_text())
 
 
 def calibrated(model, row, pictures):

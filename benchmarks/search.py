@@ -24,6 +24,7 @@ import pathlib
 
 import keras
 import numpy as np
+from results import kept
 
 from keras_mnv4 import data
 from keras_mnv4 import training
@@ -92,12 +93,7 @@ class Experiment:
 
     def kept(self, name, make, *arguments, **options):
         """The result called `name`; made by `make` if it is not there."""
-        path = self.out / f"{name}.json"
-        if not path.exists():
-            result = make(*arguments, **options)
-            with atomic_file(path, overwrite=True) as temporary:
-                temporary.write_text(json.dumps(result, indent=1))
-        return json.loads(path.read_text())
+        return kept(self.out / f"{name}.json", make, *arguments, **options)
 
     def result(self, name):
         path = self.out / f"{name}.json"
