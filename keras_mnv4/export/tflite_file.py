@@ -82,7 +82,7 @@ def read_tflite(source):
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
     if content[4:8] != b"TFL3":
         raise ValueError(f"Not a TFLite file: {'the bytes' if content is source else repr(str(source))}.")
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = _unpack(content)
     if len(model.subgraphs) != 1:
         raise ValueError(f"Only files of one graph can be read. Received one of {len(model.subgraphs)}.")
     graph = model.subgraphs[0]
@@ -121,9 +121,8 @@ def cut_operator(content, index):
         The new file's bytes.
     """
     import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = _unpack(content)
     (graph,) = model.subgraphs
     operator = graph.operators[index]
     kept = sorted({int(each) for each in (*operator.inputs, *operator.outputs) if each >= 0})
@@ -148,6 +147,18 @@ def cut_operator(content, index):
     builder = flatbuffers.Builder(0)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _unpack(content):
+    """The schema's object of a file, with all its constants: some converters put them behind the flatbuffer."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if buffer.size:
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def _tensor(index, tensor, buffers):

@@ -1,5 +1,7 @@
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from conftest import tiny_hybrid
 from conftest import tiny_network
 
@@ -38,6 +40,35 @@ def test_every_operator_is_measured_and_told_apart(hybrid_file):
     assert {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD"} <= delegated
     assert "SOFTMAX" not in delegated  # XNNPACK has no softmax of integers
     assert "SOFTMAX" in str(found)
+
+
+def with_constants_behind(content):
+    """The file with its constants behind the flatbuffer, as Google's converter of PyTorch models writes them."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    constants = [(buffer, bytes(buffer.data)) for buffer in model.buffers if buffer.data is not None]
+    end = 2**20  # behind any flatbuffer of here
+    for buffer, data in constants:
+        buffer.data, buffer.offset, buffer.size = None, end, len(data)
+        end += -(-len(data) // 16) * 16
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    whole = bytearray(end)
+    whole[: len(builder.Output())] = builder.Output()
+    for buffer, data in constants:
+        whole[buffer.offset : buffer.offset + len(data)] = data
+    return bytes(whole)
+
+
+def test_constants_behind_the_flatbuffer_are_found(hybrid_file):
+    content = hybrid_file.read_bytes()
+    moved = with_constants_behind(content)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+    outputs = [export.LiteRTModel(each).predict(pixels) for each in (content, moved)]
+    np.testing.assert_array_equal(*outputs)  # LiteRT takes it for the same network
+    ours, theirs = (read_tflite(each) for each in (content, moved))
+    assert [each.inputs for each in theirs.operators] == [each.inputs for each in ours.operators]
+    found = cost.measure_operators(moved, runs=1)
+    assert [each.kind for each in found.operators] == [each.kind for each in ours.operators]
 
 
 def test_a_cut_operator_computes_what_it_does_in_the_file(tmp_path):
