@@ -225,7 +225,10 @@ def read_picture(path, size):
     from PIL import ImageOps
 
     with Image.open(path) as image:
-        picture = ImageOps.exif_transpose(image).convert("RGB")
+        picture = ImageOps.exif_transpose(image)
+        if picture.mode.startswith("I;16"):  # which Pillow would cut off at 255
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
+        picture = picture.convert("RGB")
         return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
 
 
@@ -247,7 +250,7 @@ def _read_class_files(classes, names, size, skipped, split):
     for path, label in track(files, description=f"Reading pictures ({split})", transient=True):
         try:
             picture = read_picture(path, size)
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged files
+        except Exception:  # of damaged and of huge files, Pillow raises many kinds
             skipped.append(path)
             continue
         pictures.append(picture if keep else path)

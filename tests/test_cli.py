@@ -76,6 +76,16 @@ def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys)
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("target", "name"), [("float", "model.tflite"), ("onnx", "model.onnx")])
+def test_files_have_names_where_none_is_given(target, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    applications.MobileNetV4ConvSmall(classes=3, input_shape=(32, 32, 3)).save("trained.keras")
+    assert mnv4("export", "trained.keras", "--target", target) == 0
+    assert name in capsys.readouterr().out
+    assert (tmp_path / name).is_file()
+
+
 def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -85,7 +95,11 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
     assert mnv4("quantize", tmp_path / "missing.keras", "--out", out / "q.keras") == 1
     assert mnv4("check", tmp_path / "missing.tflite") == 1
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4
+    assert mnv4("train", "--out", out / "model") == 1
+    assert mnv4("quantize", tmp_path / "missing.keras", "--out", out / "q.h5") == 1
+    lines += capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert all("`--out` must end in .keras" in line for line in lines[4:])
     assert all(line.startswith("mnv4: ") for line in lines)
     assert not list(out.iterdir())
 

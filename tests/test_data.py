@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,6 +93,24 @@ def test_damaged_files_are_left_out_and_listed(photo_folder):
     loaded = data.load_image_folder(photo_folder, 32)
     assert {path.name for path in loaded.skipped} == {"cut_off.jpg", "text.jpg"}
     assert sum(getattr(loaded, split).num_pictures for split in data.SPLITS) == 24
+
+
+def test_pictures_too_large_to_be_decoded_are_left_out_and_listed(photo_folder, monkeypatch):
+    Image.new("L", (400, 500)).save(photo_folder / "china" / "scan.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90_000)  # an error from twice as many on
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        loaded = data.load_image_folder(photo_folder, 32)
+    assert "scan.png" in {path.name for path in loaded.skipped}
+
+
+def test_grey_pictures_of_16_bits_keep_their_greys(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype("uint16"), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    with Image.open(tmp_path / "ramp.png") as image:
+        assert image.mode == "I;16"
+    picture = data.read_picture(tmp_path / "ramp.png", 64)
+    np.testing.assert_array_equal(picture, np.repeat(ramp[..., None] // 256, 3, -1))
 
 
 def test_pictures_keep_their_shape_and_their_right_way_up(tmp_path):

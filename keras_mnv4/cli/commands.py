@@ -38,10 +38,9 @@ class Outcome:
 
 
 def train(arguments):
-    from keras_mnv4 import files
     from keras_mnv4 import training
 
-    files.check_writable(arguments.out, arguments.overwrite)
+    _check_model_path(arguments)
     if arguments.weights is not None:
         return _fine_tune(arguments)
     arguments.size = arguments.size or SIZE
@@ -53,11 +52,10 @@ def train(arguments):
 
 
 def quantize(arguments):
-    from keras_mnv4 import files
     from keras_mnv4 import qat
     from keras_mnv4 import training
 
-    files.check_writable(arguments.out, arguments.overwrite)
+    _check_model_path(arguments)
     policy = qat.get_policy(arguments.policy)
     model = _load_model(arguments.model)
     data = _load_data(arguments, model.input_shape[1])
@@ -68,10 +66,9 @@ def quantize(arguments):
 
 def distill(arguments):
     from keras_mnv4 import data as sets
-    from keras_mnv4 import files
     from keras_mnv4 import training
 
-    files.check_writable(arguments.out, arguments.overwrite)
+    _check_model_path(arguments)
     ratio = _ratio(arguments.mix)
     teacher = _load_model(arguments.teacher)
     data = _load_data(arguments, arguments.size)
@@ -89,7 +86,8 @@ def export(arguments):
     from keras_mnv4 import export as exporting
     from keras_mnv4 import files
 
-    files.check_writable(arguments.out, arguments.overwrite)
+    out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
+    files.check_writable(out, arguments.overwrite)
     if arguments.android is not None and arguments.target != "app":
         raise ValueError(f"`--android` takes files of `--target app`. Received: --target {arguments.target}")
     if arguments.android is not None:
@@ -98,7 +96,6 @@ def export(arguments):
     samples = None
     if arguments.data is not None:
         samples = _load_data(arguments, model.input_shape[1]).test.arrays(64)[0].astype("float32")
-    out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
     if arguments.target == "onnx":
         report = exporting.to_onnx(model, out, samples=samples, overwrite=arguments.overwrite)
     else:
@@ -355,6 +352,15 @@ def _synthesize(arguments, teacher, directory):
         class_names=names.read_text().splitlines() if names.is_file() else None,
         seed=arguments.seed,
     )
+
+
+def _check_model_path(arguments):
+    """Raises, before any long work, if a model could not be saved as `--out`."""
+    from keras_mnv4 import files
+
+    if arguments.out.suffix != ".keras":
+        raise ValueError(f"`--out` must end in .keras. Received: {arguments.out}")
+    files.check_writable(arguments.out, arguments.overwrite)
 
 
 def _report_and_save(model, data, arguments):

@@ -331,12 +331,13 @@ def _round_bias(graph, conv, kernel):
         return kernel
     bias = graph.constants[conv.input[2]].astype("float64")
     is_dead = (kernel.per_channel(kernel.codes) == kernel.per_channel(kernel.zero_point)).all(-1) & (bias != 0)
+    is_dead &= len(graph.readers(conv.input[1])) == 1
     scales = np.where(is_dead, np.abs(bias) / (DEAD_BIAS * source), kernel.per_channel(kernel.scale)[:, 0])
     units = (source * scales).astype("float32")
     codes = np.rint(bias / units)
     if np.abs(codes).max() > MAX_BIAS:
         return kernel
-    name = conv.input[2]
+    name = f"{conv.output[0]}/bias"  # convolutions may share theirs
     inputs = [
         graph.add_constant(f"{name}/codes", codes.astype("int32"), "int32"),
         graph.add_constant(f"{name}/scale", units),

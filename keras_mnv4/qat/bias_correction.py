@@ -1,5 +1,7 @@
 """`correct_biases`: takes back the shift that rounding gives the mean of every channel."""
 
+import collections
+
 import numpy as np
 from keras import ops
 
@@ -61,7 +63,7 @@ class BiasCorrection:
     """What layers do while batches are two halves, one in float and one rounded; and the shifts found."""
 
     def __init__(self):
-        self._shifts = []
+        self._shifts = collections.defaultdict(list)
 
     def round_half(self, quantize, inputs):
         """`inputs` with its second half rounded."""
@@ -81,12 +83,13 @@ class BiasCorrection:
         axes = [axis for axis in (1, 2, 3) if axis != layer.channel_axis % 4]
         of_pictures = ops.mean(exact - rounded, axes, keepdims=True)
         shift = clear_mean(of_pictures)
-        self._shifts.append((layer, ops.convert_to_numpy(shift).ravel()))
+        self._shifts[layer].append(ops.convert_to_numpy(shift).ravel())
         return ops.concatenate([exact, rounded + shift])
 
     def apply(self):
-        """Puts the shifts into the layers."""
-        for layer, shift in self._shifts:
+        """Puts the shifts into the layers; into one that was called several times, their mean."""
+        for layer, shifts in self._shifts.items():
+            shift = np.mean(shifts, axis=0)
             if layer.norm is not None:
                 layer.norm.moving_mean.assign(ops.convert_to_numpy(layer.norm.moving_mean) - shift)
             else:

@@ -40,22 +40,27 @@ def optimize_rounding(model, data):
 
 
 class _RoundingCorrection(BiasCorrection):
-    """A bias correction that rounds the kernel of each convolution first, knowing its rounded inputs."""
+    """A bias correction that rounds the kernel of each convolution first, knowing its (first) rounded inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self._float_kernels = {}
 
     def convolve(self, layer, inputs, convolve):
         is_stock = not hasattr(layer, "conv_strides")
         if is_stock or not layer.kernel_quantizer.quantizer.has_equal_steps:
             return super().convolve(layer, inputs, convolve)
         exact, rounded = ops.split(inputs, 2)
-        exact = convolve(exact, layer.float_kernel())
-        kernel = round_kernel(layer, ops.convert_to_numpy(rounded))
-        layer.kernel.assign(kernel / layer.kernel_factor)
+        if layer not in self._float_kernels:
+            self._float_kernels[layer] = np.array(ops.convert_to_numpy(layer.float_kernel()))
+            layer.kernel.assign(round_kernel(layer, ops.convert_to_numpy(rounded)) / layer.kernel_factor)
+        exact = convolve(exact, ops.cast(self._float_kernels[layer], exact.dtype))
         return self.shift(layer, exact, convolve(rounded, layer.quantized_kernel()))
 
 
 def round_kernel(layer, inputs):
     """The kernel of a `ConvNormAct` on the grid of its range, rounded for the least error on `inputs`."""
-    kernel = ops.convert_to_numpy(layer.float_kernel())
+    inputs, kernel = inputs.astype("float32"), ops.convert_to_numpy(layer.float_kernel())
     quantizer = layer.kernel_quantizer
     grid = Grid.over(*quantizer.range, quantizer.quantizer.num_bits, quantizer.quantizer.narrow_range)
     patches = _patches(layer, inputs)

@@ -7,6 +7,7 @@ from conftest import flat_layers
 from conftest import randomize_statistics
 from conftest import tiny_hybrid
 from conftest import tiny_network
+from keras import layers
 
 from keras_mnv4 import export
 from keras_mnv4 import qat
@@ -177,7 +178,9 @@ def test_kernels_and_biases_are_those_of_the_tflite_file(exported, real_photos, 
         _, kernel, tflite_bias = operator.inputs
         axes = (3, 0, 1, 2) if "DEPTHWISE" in operator.kind else (0, 3, 1, 2)
         np.testing.assert_array_equal(interpreter.get_tensor(kernel.index).transpose(axes), codes)
-        np.testing.assert_array_equal(interpreter.get_tensor(tflite_bias.index), bias)
+        apart = np.abs(interpreter.get_tensor(tflite_bias.index) - bias)
+        assert apart.max() <= 1  # where a bias is half-way between two units, as far as float32 can tell
+        assert np.mean(apart > 0) < 0.01
         np.testing.assert_allclose(kernel.scales, scales, rtol=1e-6)
 
 
@@ -204,6 +207,18 @@ def test_residual_units_compute_on_integers(real_photos, tmp_path):
     quantized = qat.quantize_model(randomize_statistics(model), calibration_data=photos)
     report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=photos)
     assert report.float_layers == ()
+    assert min(part.within_one_step for part in report.parts) >= 0.999
+
+
+def test_a_layer_that_is_called_twice_and_biases_that_are_the_same(real_photos, tmp_path):
+    """All biases are zeros, which the converter keeps once."""
+    photos = real_photos(8, 32).astype("float32")
+    inputs = layers.Input((32, 32, 3))
+    shared = layers.Conv2D(8, 3, padding="same")
+    maps = layers.ReLU()(shared(layers.Conv2D(8, 3, padding="same")(inputs)))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(shared(maps)))
+    quantized = qat.quantize_model(keras.Model(inputs, outputs), calibration_data=photos)
+    report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=photos)
     assert min(part.within_one_step for part in report.parts) >= 0.999
 
 

@@ -1,11 +1,14 @@
+import keras
 import numpy as np
 import pytest
 from conftest import fit_statistics
 from conftest import randomize_statistics
 from conftest import tiny_network
+from keras import layers
 from keras import ops
 
 from keras_mnv4 import qat
+from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.qat.bias_correction import clear_mean
 
 
@@ -30,6 +33,23 @@ def test_a_shift_that_is_of_one_picture_is_no_shift():
     steady = [0.9, 1.1] * 5
     found = clear_mean(ops.convert_to_tensor(np.stack([outlier, steady], -1).astype("float32")))
     np.testing.assert_allclose(ops.convert_to_numpy(found), [[0.0, 1.0]], rtol=1e-6)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("correct", [qat.correct_biases, qat.optimize_rounding])
+@pytest.mark.parametrize("make", [lambda: layers.Conv2D(8, 3), lambda: ConvNormAct(8, 3)])
+def test_a_layer_that_is_called_twice_is_corrected_once(make, correct):
+    """On the same inputs, twice what one call gives: the mean of the sum is right if and only if that of one is."""
+    pixels = np.random.default_rng(0).uniform(0, 1, (16, 12, 12, 4)).astype("float32")
+    inputs, layer = layers.Input((12, 12, 4)), make()
+    model = keras.Model(inputs, layers.Add()([layer(inputs), layer(inputs)]))
+    expected = model.predict(pixels, verbose=0).mean((0, 1, 2))
+    quantized = qat.quantize_model(model, "w4a8", pixels)
+    before = np.abs(quantized.predict(pixels, verbose=0).mean((0, 1, 2)) - expected).mean()
+    correct(quantized, pixels)
+    quantized.predict_function = None
+    after = np.abs(quantized.predict(pixels, verbose=0).mean((0, 1, 2)) - expected).mean()
+    assert after < 0.2 * before
 
 
 @pytest.mark.once

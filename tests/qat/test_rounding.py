@@ -55,6 +55,21 @@ def test_less_error_than_rounding_to_the_nearest(depthwise, size, strides, paddi
     assert errors[0] < 0.85 * errors[1]
 
 
+def test_inputs_of_half_precision_do_not_overflow():
+    """The sum of 2,000 squares of 10 is above 65,504, the largest number of 16 bits."""
+    layer = ConvNormAct(
+        6,
+        1,
+        use_norm=False,
+        quantization=qat.LayerQuantization(qat.LastValueQuantizer(4, per_axis=True, symmetric=True, narrow_range=True)),
+    )
+    inputs = RANDOM.normal(10.0, 1.0, (5, 20, 20, 8)).astype("float16")
+    layer(inputs.astype("float32"))
+    layer.update_weight_ranges()
+    rounded = [rounding.round_kernel(layer, inputs.astype(dtype)) for dtype in ("float16", "float32")]
+    np.testing.assert_array_equal(*rounded)
+
+
 @pytest.mark.once
 def test_a_network_of_four_bits_comes_nearer_to_its_float_self(real_photos):
     pictures = real_photos(24, 32).astype("float32")
