@@ -50,7 +50,8 @@ class Quality:
     def __str__(self):
         found = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return ", ".join(
-            f"{key.replace('_', ' ')} {value:{'.1%' if 'top' in key else ',.3g'}}" for key, value in found.items()
+            f"{key.replace('_', ' ')} {value:{'.1%' if 'top' in key else ',' if key == 'pictures' else ',.3g'}}"
+            for key, value in found.items()
         )
 
 
@@ -66,8 +67,9 @@ def measure_quality(
 ):
     """Measures pictures that were made from a teacher.
 
-    Features are the judge's, or else the teacher's: the averages of the last maps of the network. A judge that had no
-    part in the pictures is what tells pictures from patterns that please the teacher alone.
+    Features are the judge's, or else the teacher's: the averages of the last maps of the network, or what its last
+    layer reads where these are inside another. A judge that had no part in the pictures is what tells pictures from
+    patterns that please the teacher alone.
 
     Args:
         made: a `SyntheticSet`, or a pair of uint8 pictures `(count, size, size, 3)` and classes.
@@ -112,18 +114,13 @@ def measure_quality(
 
 
 def look(view, preprocess, pictures):
-    """Logits that the model of a `ClassifierView` gives, and the averages of its last maps: two NumPy arrays."""
-    model = view.model
-    maps = [layer.output for layer in model.layers if _is_map(getattr(layer, "output", None), model)]
-    if not maps:
-        raise ValueError(f"`{model.name}` has no maps to take features from.")
-    inner = keras.Model(model.input, maps[-1])
-    axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
+    """Logits that the model of a `ClassifierView` gives, and the features inside it: two NumPy arrays."""
+    inner = keras.Model(view.model.inputs[0], _features_of(view.model))
     logits, features = [], []
     for batch in _batches(pictures):
         taken = view.resize(as_taken(batch, preprocess))
         logits.append(ops.convert_to_numpy(view(taken)["logits"]))
-        features.append(ops.convert_to_numpy(ops.mean(inner(taken, training=False), axis=axes)))
+        features.append(ops.convert_to_numpy(inner(taken, training=False)))
     return np.concatenate(logits), np.concatenate(features)
 
 
@@ -174,8 +171,28 @@ def frechet_distance(first, second):
     return float(((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * between)
 
 
+def _features_of(model):
+    """The averages of the last maps; of a network whose maps are inside another, what its last layer reads."""
+    maps = [layer.output for layer in model.layers if _is_map(getattr(layer, "output", None), model)]
+    if maps:
+        axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
+        return ops.mean(maps[-1], axis=axes)
+    operation, (read,) = _made_by(model.outputs[0])
+    while not getattr(operation, "weights", ()):
+        operation, (read,) = _made_by(read)
+    if isinstance(operation, keras.Model) or len(read.shape) != 2:
+        raise ValueError(f"`{model.name}` has no maps to take features from.")
+    return read
+
+
+def _made_by(tensor):
+    """The operation that a tensor of a Functional model is made by, and what it is made of."""
+    operation, place, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[place].input_tensors
+
+
 def _is_map(tensor, model):
-    return getattr(tensor, "ndim", None) == 4 and tensor is not model.input
+    return getattr(tensor, "ndim", None) == 4 and tensor is not model.inputs[0]
 
 
 def _batches(pictures):

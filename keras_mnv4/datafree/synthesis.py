@@ -14,12 +14,14 @@ from rich.console import Console
 from keras_mnv4.datafree.canvas import Canvas
 from keras_mnv4.datafree.canvas import Stage
 from keras_mnv4.datafree.canvas import as_bytes
+from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.canvas import middle
 from keras_mnv4.datafree.objective import RELATIVE
 from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
 from keras_mnv4.datafree.synthetic_set import PLAN
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
+from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
@@ -107,7 +109,8 @@ def synthesize(
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.
         teacher_outputs: `"probabilities"` or `"logits"`; None to see it from the teacher's last layer.
-        class_names: names of the teacher's classes, for folders; None for their numbers.
+        class_names: names of the teacher's classes, for folders; None for their numbers. Of classes of one name, each
+            folder has the number, too.
         seed: of noise and windows.
         verbose: 0 for silence, 1 for a progress bar with the running terms of the objective, 2 for a line a stage;
             `"auto"` is a bar on a terminal, else lines.
@@ -156,6 +159,8 @@ class _Maker:
                 "`num_images`, `rounds`, `batch_size` and `steps` must be 1 or more. Received: "
                 f"num_images={num_images}, rounds={rounds}, batch_size={batch_size}, steps={steps}"
             )
+        if ClassifierView(self.teacher, "teacher", self.outputs).classes is None:
+            raise ValueError(f"`teacher` must be a Functional or Sequential model. Received: {self.teacher!r}")
         if labels not in LABELS:
             raise ValueError(f"`labels` must be one of {LABELS}. Received: {labels!r}")
         if rounds > num_images:
@@ -175,20 +180,19 @@ class _Maker:
         self.classes = list(range(count)) if classes is None else [int(each) for each in classes]
         if not self.classes or not all(0 <= each < count for each in self.classes):
             raise ValueError(f"`classes` must be indices from 0 to {count - 1}. Received: {classes}")
-        if class_names is not None and len(class_names) != count:
-            raise ValueError(f"`class_names` must be {count} names. Received: {len(class_names)}")
+        names = [f"{index:04d}" for index in range(count)] if class_names is None else list(class_names)
+        _check_names(names, count)
         if num_images // rounds < len(self.classes):
             warnings.warn(
                 f"{num_images} pictures in {rounds} rounds have room for {num_images // rounds} of {len(self.classes)} "
                 "classes, the same in each round. Give a larger `num_images`, fewer `rounds`, or the `classes` wanted.",
                 stacklevel=3,
             )
-        names = [f"{index:04d}" for index in range(count)] if class_names is None else list(class_names)
         self.stages = stages
         self.rounds = [len(part) for part in np.array_split(np.arange(num_images), rounds)]
         self.labels = labels
         self.batch_size = batch_size
-        self.names = names
+        self.folders = [f"{name}_{index:04d}" if names.count(name) > 1 else name for index, name in enumerate(names)]
         self.written = {
             "num_images": num_images,
             "classes": self.classes,
@@ -199,12 +203,17 @@ class _Maker:
             "objective": dataclasses.asdict(self.objective),
             "learning_rate": self.learning_rate,
             "batch_size": batch_size,
-            "preprocess": None if self.preprocess is None else getattr(self.preprocess, "__name__", "function"),
+            "preprocess": None if self.preprocess is None else fingerprint([self.preprocess_ramp()]),
             "seed": self.seed,
             "class_names": names,
             "teacher": fingerprint(weight.numpy() for weight in self.teacher.weights),
             "teacher_outputs": self.outputs,
         }
+
+    def preprocess_ramp(self):
+        """What `preprocess` makes of a small picture of all greys, by which it is known again."""
+        ramp = np.linspace(0.0, 255.0, 48, dtype="float32").reshape(1, 4, 4, 3)
+        return ops.convert_to_numpy(as_taken(ops.convert_to_tensor(ramp), self.preprocess))
 
     def make(self, directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -231,7 +240,7 @@ class _Maker:
     def labels_of(self, directory, turn, start, targets):
         """Probabilities to paint by: one-hot, or what the teacher said a round before."""
         if turn == 0 or self.labels == "one_hot":
-            return np.eye(len(self.names), dtype="float32")[targets]
+            return np.eye(len(self.folders), dtype="float32")[targets]
         logits = np.load(_batch_path(directory, turn - 1, start))["logits"][: len(targets)]
         return ops.convert_to_numpy(ops.softmax(logits))
 
@@ -257,7 +266,7 @@ class _Maker:
         pictures = as_bytes(painted)
         files = []
         for index, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
-            name = f"{self.names[target]}/{turn:02d}_{start + index:06d}.png"
+            name = f"{self.folders[target]}/{turn:02d}_{start + index:06d}.png"
             files.append(name)
             (directory / PICTURES / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(directory / PICTURES / name, overwrite=True) as temporary:
@@ -267,6 +276,15 @@ class _Maker:
         logits = ops.convert_to_numpy(canvas.look(shown)["logits"])
         with atomic_file(path) as temporary:
             np.savez(temporary, files=np.array(files), classes=targets.astype("int32"), logits=logits)
+
+
+def _check_names(names, count):
+    """Raises if classes have names that cannot be those of folders, side by side."""
+    if len(names) != count:
+        raise ValueError(f"`class_names` must be {count} names. Received: {len(names)}")
+    odd = [name for name in names if not name or name.startswith(".") or set(name) & set("/\\\0")]
+    if odd:
+        raise ValueError(f"`class_names` must be names of folders, without `/` and not hidden. Received: {odd[0]!r}")
 
 
 def _batch_path(directory, turn, start):

@@ -45,7 +45,7 @@ class SyntheticSet:
         if not (self.directory / PLAN).is_file():
             raise ValueError(f"`directory` must be a folder that `synthesize` made. Received: {str(directory)!r}")
         self.plan = json.loads((self.directory / PLAN).read_text())
-        batches = [np.load(path) for path in sorted((self.directory / BATCHES).glob("*.npz"))]
+        batches = [_read_batch(path) for path in sorted((self.directory / BATCHES).glob("*.npz"))]
         if not batches:
             raise ValueError(f"There is no finished batch in '{directory}': call `synthesize` again.")
         self.files = [self.directory / PICTURES / name for batch in batches for name in batch["files"]]
@@ -142,6 +142,11 @@ class SyntheticSet:
         with atomic_file(path, overwrite=True) as temporary:
             self.contact_sheet().save(temporary)
         return path
+
+
+def _read_batch(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def _read(path, side, size):

@@ -152,6 +152,10 @@ class _Writer:
             "image_format": image_format,
             "quality": quality if image_format == "jpeg" else None,
             "mix": mix.get_config(),
+            "labels": [
+                None if source.labels is None else fingerprint([np.asarray(source.labels, "int64")])
+                for source in mix.sources
+            ],
             "teacher": fingerprint(weight.numpy() for weight in teacher.weights),
             "teacher_outputs": teacher_outputs,
             "first_pictures": fingerprint(mix.example(position).picture for position in range(2)),

@@ -105,7 +105,9 @@ class EvolutionOracle(CandidateOracle):
         known = [
             trial_id
             for trial_id in dict.fromkeys(self.end_order)
-            if int(trial_id) < generation * self.population and self.trials[trial_id].status == COMPLETED
+            if int(trial_id) < generation * self.population
+            and self.trials[trial_id].status == COMPLETED
+            and self.costs.allows(self.candidates[trial_id])
         ]
         if not known:
             return []

@@ -156,7 +156,9 @@ class SuperNet(keras.Model):
         """Chooses a candidate, and takes the statistics of its batch normalisations anew.
 
         They are weighted means over all batches, each that of its batch in training, the later ones with more weight:
-        by far the most have the last `1 / (1 - momentum)`, ten with a momentum of 0.9. Give classes mixed.
+        by far the most have the last `1 / (1 - momentum)`, ten with a momentum of 0.9. Give classes mixed. Batches of
+        another size than the first, such as the rest at the end, are left out: a few pictures would count as much as
+        many.
 
         Source: Guo et al., "Single Path One-Shot Neural Architecture Search" (arXiv 1904.00420), section 3.4.
 
@@ -170,10 +172,12 @@ class SuperNet(keras.Model):
         for norm in norms:
             for statistic in (norm.moving_mean, norm.moving_variance):
                 statistic.assign(ops.zeros(statistic.shape))
-        batches, observer = 0, self._find_observer()
+        batches, observer, size = 0, self._find_observer(), None
         for pictures, _ in _batches(data, batch_size):
-            observer.predict_on_batch(pictures)
-            batches += 1
+            size = size or len(pictures)
+            if len(pictures) == size:
+                observer.predict_on_batch(pictures)
+                batches += 1
         if not batches:
             raise ValueError("`data` must hold a batch at least.")
         for norm in norms:  # what remains of the zeros is taken out
@@ -315,7 +319,7 @@ def _batches(data, batch_size):
     if isinstance(data, keras.utils.PyDataset):
         batches = (data[place] for place in range(len(data)))
     elif hasattr(data, "element_spec"):
-        batches = data
+        batches = data.as_numpy_iterator()
     else:
         pictures, labels = data if isinstance(data, (tuple, list)) else (data, None)
         batches = (

@@ -121,22 +121,26 @@ class UIBTuner(keras_tuner.Tuner):
         return sorted((json.loads(path.read_text()) for path in paths), key=lambda each: -each["accuracy"])
 
     def best_candidate(self):
-        """The most accurate candidate.
+        """The most accurate candidate within the limits.
 
         Raises:
             ValueError: if none was scored yet.
         """
-        results = self.results()
+        results = self._results_within()
         if not results:
-            raise ValueError(f"'{self.project_dir}' has no results yet: call `search` first.")
+            raise ValueError(f"'{self.project_dir}' has no results within the limits yet: call `search` first.")
         return results[0]["candidate"]
+
+    def _results_within(self):
+        """`results`, without those of a search of other limits that was gone on with."""
+        return [each for each in self.results() if self.costs.allows(each["candidate"])]
 
     def best_architecture(self):
         """The `Architecture` of the most accurate candidate, which `build_network` builds."""
         return self.space.architecture_of(self.best_candidate())
 
     def front(self, measure):
-        """The candidates that are worth their cost: none that costs as little is as accurate, or more.
+        """The candidates within the limits that are worth their cost: none that costs less is as accurate, or more.
 
         Args:
             measure: a name or a function, as in the limits of a `CostModel`.
@@ -145,7 +149,7 @@ class UIBTuner(keras_tuner.Tuner):
             A list as `results` gives, by rising cost.
         """
         check_measures((measure,), "measure")
-        results = self.results()
+        results = self._results_within()
         known = next((name for name, each in self._measures.items() if each == measure), None)
         points = [
             (each["costs"].get(known) or self.costs.cost(each["candidate"], measure), each["accuracy"])

@@ -72,6 +72,16 @@ def test_a_judge_and_real_pictures(tmp_path):
 
 
 @pytest.mark.once
+def test_features_of_a_network_in_another_are_those_that_its_classifier_reads(tmp_path):
+    teacher = make_teacher()
+    made = make(tmp_path, num_images=4)
+    body = keras.Model(teacher.input, teacher.layers[-2].output)
+    nested = keras.Sequential([body, teacher.layers[-1]])
+    assert datafree.measure_quality(made, nested) == datafree.measure_quality(made, teacher)
+    assert str(datafree.measure_quality(made, nested)).startswith("pictures 4,")
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("unclear", ["teacher", "judge"])
 def test_what_a_network_gives_can_be_said(tmp_path, unclear):
     networks = {"teacher": make_teacher(), "judge": make_teacher(1)}

@@ -327,6 +327,34 @@ class TestSynthesize:
         with pytest.raises(ValueError, match="another teacher_outputs"):
             make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1], teacher_outputs="logits")
 
+    def test_preprocessing_is_known_by_what_it_does(self, tmp_path):
+        how = {"num_images": 2, "rounds": 1, "stages": STAGES[:1]}
+        make(tmp_path, preprocess=lambda pictures: pictures / 2, **how)
+        assert len(make(tmp_path, preprocess=lambda pictures: 0.5 * pictures, **how)) == 2
+        with pytest.raises(ValueError, match="another preprocess"):
+            make(tmp_path, preprocess=lambda pictures: pictures / 3, **how)
+
+    def test_classes_of_one_name_have_folders_of_their_own(self, tmp_path):
+        made = make(tmp_path, num_images=4, rounds=1, stages=STAGES[:1], class_names=["crane", "cat", "crane", "dog"])
+        folders = {0: "crane_0000", 1: "cat", 2: "crane_0002", 3: "dog"}
+        assert [path.parent.name for path in made.files] == [folders[each] for each in made.classes]
+        assert made.class_names == ("crane", "cat", "crane", "dog")
+
+    def test_a_teacher_whose_classes_are_not_known_is_refused(self, tmp_path):
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = make_teacher()
+
+            def call(self, inputs):
+                return self.inner(inputs)
+
+        teacher = Subclassed()
+        teacher(np.zeros((1, SIZE, SIZE, 3)))
+        with pytest.raises(ValueError, match="`teacher` must be a Functional or Sequential model"):
+            make(tmp_path / "out", teacher=teacher, teacher_outputs="probabilities")
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -334,6 +362,9 @@ class TestSynthesize:
             ({"labels": "hard"}, "`labels` must be one of"),
             ({"classes": [4]}, "from 0 to 3"),
             ({"class_names": ["a"]}, "must be 4 names"),
+            ({"class_names": ["a", "b", "..", "c"]}, r"`class_names` must be names of folders.*'\.\.'"),
+            ({"class_names": ["a", "b/c", "d", "e"]}, "Received: 'b/c'"),
+            ({"class_names": ["a", "b", "/m/01g317", "c"]}, "Received: '/m/01g317'"),
             ({"rounds": 9}, "rounds=9"),
         ],
     )

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.once
 RAW = {"shuffle": False, "flip": False}
 
 
-def small_mix(seed=0, classes=5, batch_size=6):
+def small_mix(seed=0, classes=5, batch_size=6, shift=0):
     pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), "uint8")
-    labels = np.arange(9) % 5
+    labels = (np.arange(9) + shift) % 5
     sources = [Source(pictures, labels, D1), Source(pictures, labels, D2)]
     return DatasetMix(sources, size=8, batch_size=batch_size, classes=classes, seed=seed)
 
@@ -166,6 +166,7 @@ def test_a_folder_is_for_one_store(tmp_path):
     write(tmp_path)
     for arguments, message in [
         ({"mix": small_mix(seed=1)}, "soft labels of another first_pictures, mix"),
+        ({"mix": small_mix(shift=1)}, "soft labels of another labels"),
         ({"teacher": linear(5, "softmax", seed=1)}, "of another teacher"),
         ({"teacher_outputs": "logits"}, "of another teacher_outputs"),
         ({"top_k": 2}, "of another top_k"),

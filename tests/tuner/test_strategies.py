@@ -284,6 +284,15 @@ def test_a_supernet_is_trained_with_fit(name):
     np.testing.assert_allclose(strategy.predict(data[0], verbose=0), supernet.predict(data[0], verbose=0), atol=1e-6)
 
 
+def test_augmentation_takes_pictures_of_bytes():
+    """Layers of Keras that do not cast for themselves."""
+    pictures, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 2
+    supernet = tuner.SuperNet(TINY, classes=2)
+    strategy = tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), augmentation=[keras.layers.GaussianNoise(1.0)])
+    strategy.compile("sgd")
+    assert np.isfinite(strategy.fit(pictures, labels, verbose=0).history["loss"][0])
+
+
 def _logits(strategy):
     return [] if strategy.logits is None else [strategy.logits]
 

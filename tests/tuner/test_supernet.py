@@ -159,8 +159,19 @@ def test_statistics_are_taken_anew():
     expected = weights @ batches.mean(1), weights @ batches.var(1)
     np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_mean), expected[0], atol=1e-5)
     np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_variance), expected[1], rtol=1e-4)
+    supernet.recalibrate(candidate, np.concatenate([photos, 0 * photos[:1]]), batch_size=4)  # one more, left out
+    np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_mean), expected[0], atol=1e-5)
     with pytest.raises(ValueError, match="a batch"):
         supernet.recalibrate(candidate, photos[:0])
+
+
+def test_scores_of_a_tf_data_set():
+    tf = pytest.importorskip("tensorflow")
+    supernet, candidate = random_supernet(TINY), TINY.largest
+    photos, labels = pictures(8, 32), np.arange(8) % 5
+    data = tf.data.Dataset.from_tensor_slices((photos, labels)).batch(4)
+    expected = supernet.score(candidate, (photos, labels), photos, batch_size=4)
+    assert supernet.score(candidate, data, data) == pytest.approx(expected)
 
 
 @pytest.mark.once

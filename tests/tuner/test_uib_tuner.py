@@ -75,6 +75,19 @@ def test_a_front_has_what_is_worth_its_cost(done, measure):
     assert found == sorted(expected)
 
 
+def test_a_search_of_other_limits_does_not_answer_with_what_is_beyond_these(tmp_path):
+    make(tmp_path).search(None, verbose=0)
+    tight = costs_of(macs=200_000)
+    again = UIBTuner(
+        PlantedSupernet(), EvolutionOracle(tight, population=5, generations=4, seed=0), tight, directory=tmp_path
+    )
+    assert not tight.allows(again.results()[0]["candidate"])
+    again.search(None, verbose=0)
+    assert tight.allows(again.best_candidate())
+    assert again.front("macs")
+    assert all(tight.allows(each["candidate"]) for each in again.front("macs"))
+
+
 def test_results_are_written_with_their_tables(done, tmp_path):
     done.save_results(tmp_path / "results.json")
     for written, result in zip(json.loads((tmp_path / "results.json").read_text()), done.results(), strict=True):

@@ -101,6 +101,8 @@ class Strategy(keras.Model):
         pictures = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
         if not training:
             return self.supernet(pictures, self._best_gates(), training=False)
+        if self.augmentation:
+            pictures = ops.cast(pictures, self.compute_dtype)
         for layer in self.augmentation:
             pictures = layer(pictures, training=True)
         parts = self.draw()
