@@ -1,7 +1,8 @@
 """What a teacher is worth to a network of few bits: its float self, against quantisation-aware training by labels.
 
 For each seed, MobileNetV4ConvSmall is trained from scratch on a folder of images, quantised as `mnv4 quantize` does,
-and trained on in two ways, from the same start, on the same pictures, with the same optimizer and number of steps:
+and trained on in two ways, from the same start, with the same optimizer and number of steps, on the same pictures: as in
+the training of the float network, they are shifted, zoomed and mirrored.
 
 | row | learns |
 |---|---|
@@ -20,6 +21,7 @@ import pathlib
 
 import keras
 import numpy as np
+from keras import ops
 from results import kept
 from rich.console import Console
 from rich.table import Table
@@ -34,8 +36,26 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
 
 ROWS = ("float", "plain", "distilled")
-CROPS = distillation.Augmentation(crop_area=(0.7, 1.0), crop_ratio=(0.9, 1.1))
 SETTINGS = ("size", "epochs", "qat_epochs", "batch_size", "learning_rate", "qat_learning_rate", "policy", "limit")
+
+
+class Changed(keras.utils.PyDataset):
+    """Batches of a `PictureSet`, changed by layers, with labels one-hot."""
+
+    def __init__(self, pictures, layers, classes):
+        super().__init__()
+        self.pictures, self.change, self.classes = pictures, keras.Sequential(layers), classes
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        pictures, labels = self.pictures[index]
+        changed = ops.convert_to_numpy(self.change(pictures, training=True))
+        return changed, np.eye(self.classes, dtype="float32")[labels]
+
+    def on_epoch_end(self):
+        self.pictures.on_epoch_end()
 
 
 class Experiment:
@@ -80,16 +100,13 @@ class Experiment:
         if row != "float":
             keras.utils.set_random_seed(seed)
             model = self.begin(teacher)
-            train = self.pictures.train
-            source = distillation.Source(train.pictures, train.labels, CROPS)
-            mix = distillation.DatasetMix(
-                [source], train.size, batch_size=train.batch_size, classes=self.classes, seed=seed
-            )
+            self.pictures.train.restart(seed)
+            pictures = Changed(self.pictures.train, training.small_changes(), self.classes)
             epochs = self.arguments.qat_epochs
-            optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(mix))
+            optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
             trained = model if row == "plain" else distillation.Distiller(model, teacher)
             trained.compile(optimizer, "categorical_crossentropy" if row == "plain" else None, metrics=["accuracy"])
-            trained.fit(mix, epochs=epochs, shuffle=False, verbose=2)
+            trained.fit(pictures, epochs=epochs, verbose=2)
         result = {
             "row": row,
             "seed": seed,
