@@ -1,8 +1,8 @@
 """What a teacher is worth to a network of few bits: its float self, against quantisation-aware training by labels.
 
 For each seed, MobileNetV4ConvSmall is trained from scratch on a folder of images, quantised as `mnv4 quantize` does,
-and trained on in two ways, from the same start, with the same optimizer and number of steps, on the same pictures: as in
-the training of the float network, they are shifted, zoomed and mirrored.
+and trained on in two ways, from the same start, with the same optimizer and number of steps, on the same pictures. They
+are shifted, zoomed and mirrored as in the training of the float network.
 
 | row | learns |
 |---|---|
