@@ -1,14 +1,15 @@
 """What a teacher is worth to a network of few bits: its float self, against quantisation-aware training by labels.
 
 For each seed, MobileNetV4ConvSmall is trained from scratch on a folder of images, quantised as `mnv4 quantize` does,
-and trained on in two ways, from the same start, with the same optimizer and number of steps, on the same pictures. They
-are shifted, zoomed and mirrored as in the training of the float network.
+and trained on in three ways, from the same start, with the same optimizer and number of steps, on the same pictures.
+They are shifted, zoomed and mirrored as in the training of the float network.
 
 | row | learns |
 |---|---|
-| `float` | labels; it is where both others begin, and the teacher |
+| `float` | labels; it is where all others begin, and the teacher |
 | `plain` | labels |
 | `distilled` | the probabilities of its float self, without labels |
+| `both` | these probabilities and labels, the sum of both losses |
 
     python benchmarks/distillation_qat.py --data cifar10 --epochs 15 --qat-epochs 4
 
@@ -35,7 +36,7 @@ from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
 
-ROWS = ("float", "plain", "distilled")
+ROWS = ("float", "plain", "distilled", "both")
 SETTINGS = ("size", "epochs", "qat_epochs", "batch_size", "learning_rate", "qat_learning_rate", "policy", "limit")
 
 
@@ -105,7 +106,7 @@ class Experiment:
             epochs = self.arguments.qat_epochs
             optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
             trained = model if row == "plain" else distillation.Distiller(model, teacher)
-            trained.compile(optimizer, "categorical_crossentropy" if row == "plain" else None, metrics=["accuracy"])
+            trained.compile(optimizer, None if row == "distilled" else "categorical_crossentropy", metrics=["accuracy"])
             trained.fit(pictures, epochs=epochs, verbose=2)
         result = {
             "row": row,
