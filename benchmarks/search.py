@@ -10,7 +10,7 @@ it has done in `--out`; the same command goes on where it was stopped. Parts can
 | `search` | scores these on the supernet; evolution under a limit, half of the largest network's MACs | `supernet` |
 | `found` | trains what was found from scratch; random networks and MobileNetV4ConvSmall of as many MACs | `search` |
 | `two_stage` | half the epochs and generations for channels, half for kernels; trains what is found | |
-| `bits` | searches of 4 or 8 bits a block, and of 8, under one limit on ACEv2; trains and quantises what they find | |
+| `bits` | searches of 4 or 8 bits a block, and of 8, under limits on ACEv2; trains and quantises what they find | |
 | `report` | Kendall's tau of scores and accuracies; what was found against the others | |
 
 The space is of three stages of universal inverted bottlenecks, with channels, expansion, depth and both kernels to
@@ -69,6 +69,7 @@ def make_space(name, weight_bits=(), expand=(1, 2, 4), **kernels):
 KERNELS = {"start": choice(0, 3, 5), "middle": choice(0, 3, 5)}
 SPACE = make_space("search_32", **KERNELS)
 COARSE = make_space("search_32_coarse", expand=4, middle=3)
+BITS_ROWS = ("mixed", "uniform", "uniform_as_cheap")
 OF_BITS = {"mixed": make_space("search_32", (4, 8), **KERNELS), "uniform": make_space("search_32", (8,), **KERNELS)}
 
 
@@ -193,17 +194,32 @@ class Experiment:
             self.kept(f"two_stage_{seed}", self.train_alone, found, seed=seed)
 
     def bits(self):
-        """Trains and quantises what searches with and without a choice of bits find, at the same ACEv2."""
-        uniform = OF_BITS["uniform"]
+        """Trains and quantises what searches with and without a choice of bits find, within the same ACEv2."""
+        for share in sorted(self.arguments.bits_limits):
+            found = {kind: self.kept(f"{kind}_{share:g}_found", self.search_bits, kind, share) for kind in OF_BITS}
+            as_cheap = found["mixed"][0]["costs"]["ace_v2"]
+            best = {kind: results[0] for kind, results in found.items()}
+            best["uniform_as_cheap"] = next(each for each in found["uniform"] if each["costs"]["ace_v2"] <= as_cheap)
+            for kind, each in best.items():
+                space, candidate = OF_BITS[kind.split("_")[0]], each["candidate"]
+                architecture, policy = space.architecture_of(candidate), space.policy_of(candidate)
+                for seed in range(self.arguments.seeds):
+                    self.kept(f"{kind}_{share:g}_{seed}", self.train_alone, architecture, seed=seed, policy=policy)
+
+    def search_bits(self, kind, share):
+        """The results of a search within a share of the largest network's ACEv2; the first one trains the supernet."""
+        uniform, space = OF_BITS["uniform"], OF_BITS[kind]
         costs = tuner.CostModel(uniform, input_shape=(SIZE, SIZE, 3), classes=self.classes)
-        limit = costs.cost(uniform.mend(uniform.largest), "ace_v2") / self.arguments.bits_limit
-        how = {"measures": ("ace_v2",), **self.how_to_search({"ace_v2": limit})}
-        for name, space in OF_BITS.items():
-            best = tuner.search(space, self.pictures, self.out / name, **how).results()[0]
-            self.kept(f"{name}_found", dict, best)
-            architecture, policy = space.architecture_of(best["candidate"]), space.policy_of(best["candidate"])
-            for seed in range(self.arguments.seeds):
-                self.kept(f"{name}_{seed}", self.train_alone, architecture, seed=seed, policy=policy)
+        limits = {"ace_v2": costs.cost(uniform.mend(uniform.largest), "ace_v2") / share}
+        supernet = self.out / kind / "supernet.keras"
+        if not supernet.exists():
+            return tuner.search(space, self.pictures, self.out / kind, **self.how_to_search(limits)).results()
+        costs = tuner.CostModel(space, limits, (SIZE, SIZE, 3), self.classes)
+        oracle = tuner.EvolutionOracle(costs, population=POPULATION, generations=self.arguments.generations, seed=0)
+        project = {"directory": self.out, "project_name": f"{kind}_{share:g}"}
+        found = tuner.UIBTuner(keras.models.load_model(supernet), oracle, costs, **project)
+        found.search(self.pictures.validation.arrays(), self.pictures.train.arrays(1000)[0])
+        return found.results()
 
     def train_candidates(self):
         """Trains the random candidates."""
@@ -218,14 +234,15 @@ class Experiment:
         pairs = [(score["accuracy"], alone["top1"]) for score, alone in pairs if score and alone]
         if len(pairs) > 1:
             print(f"Kendall's tau of {len(pairs)} candidates: {kendall_tau(*zip(*pairs, strict=True)):.3f}")
-        for kind in ("best", "two_stage", "conv_small", "equal", "mixed", "uniform"):
+        bits = [f"{kind}_{share:g}" for share in self.arguments.bits_limits for kind in BITS_ROWS]
+        for kind in ("best", "two_stage", "conv_small", "equal", *bits):
             results = [self.result(f"{kind}_{index}") for index in range(self.arguments.equals)]
             results = [each for each in results if each]
             if results:
                 scores = [each["top1"] for each in results]
                 macs = np.mean([each["macs"] for each in results]) / 1e6
                 found = self.result(f"{kind}_found")
-                ace_v2 = f", ACEv2 {found['costs']['ace_v2']:.4g}" if found else ""
+                ace_v2 = f", ACEv2 {found[0]['costs']['ace_v2']:.4g}" if found else ""
                 print(
                     f"{kind}: {len(scores)} runs, {macs:.2f} M MACs{ace_v2}, top-1 mean {np.mean(scores):.2%}, median "
                     f"{np.median(scores):.2%}, from {min(scores):.2%} to {max(scores):.2%}"
@@ -249,7 +266,7 @@ def main():
     parser.add_argument("--uniform-in", help="a cost, such as macs: train networks of all of its ranges alike")
     parser.add_argument("--epochs", type=int, default=15, help="of networks that are trained from scratch")
     parser.add_argument("--qat-epochs", type=int, default=3, help="of networks that are quantised")
-    parser.add_argument("--bits-limit", type=float, default=4, help="how many times less than the largest in 8 bits")
+    parser.add_argument("--bits-limits", type=float, nargs="+", default=[4], help="times less than the largest network")
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--generations", type=int, default=12)
     parser.add_argument("--equals", type=int, default=9, help="random networks of as many MACs as what was found")
