@@ -128,7 +128,7 @@ class UIBTuner(keras_tuner.Tuner):
         """
         results = self._results_within()
         if not results:
-            raise ValueError(f"'{self.project_dir}' has no results within the limits yet: call `search` first.")
+            raise ValueError(f"'{self.project_dir}' has no results yet within the limits: call `search` first.")
         return results[0]["candidate"]
 
     def _results_within(self):
