@@ -66,7 +66,7 @@ class SoftLabelStore:
                 "as before: it makes the missing files anew."
             )
 
-    def tf_data(self, batch_size=32, shuffle=True, flip=True, labels=False, seed=0, verify=True):
+    def tf_data(self, batch_size=32, shuffle=True, flip=True, classes=None, seed=0, verify=True):
         """One pass over the store: `(pictures, probabilities)` in batches, float32, as `Distiller` takes them.
 
         Args:
@@ -74,8 +74,9 @@ class SoftLabelStore:
             shuffle: whether each pass has another order: of the files, and of a few thousand pictures at a time.
             flip: whether one picture in two is mirrored, in each pass others, as the paper does while the student
                 trains.
-            labels: whether to give `(pictures, {"soft_labels": probabilities, "labels": labels})`; labels are
-                `(batch, classes)`, as those of `DatasetMix`.
+            classes: number of classes of the pictures, which may be fewer than the teacher's, to have labels with them:
+                `(pictures, {"soft_labels": probabilities, "labels": labels})`, labels as those of `DatasetMix`; None
+                for no labels.
             seed: seed of orders and mirrors.
             verify: whether to check all files first, so that a damaged one is named.
 
@@ -111,9 +112,14 @@ class SoftLabelStore:
 
         def finish(example):
             pictures, soft_labels = tf.cast(example["picture"], tf.float32), self._spread(example)
-            if not labels:
+            if classes is None:
                 return pictures, soft_labels
-            given = tf.reduce_sum(tf.one_hot(example["classes"], self.classes) * example["shares"][..., None], 1)
+            tf.debugging.assert_less(
+                example["classes"],
+                tf.cast(classes, tf.int64),
+                f"`classes` must be above all labels of the pictures. Received: {classes}, and a label that is not below",
+            )
+            given = tf.reduce_sum(tf.one_hot(example["classes"], classes) * example["shares"][..., None], 1)
             return pictures, {SOFT_LABELS: soft_labels, LABELS: given}
 
         numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)

@@ -32,7 +32,7 @@ RAW = {"shuffle": False, "flip": False}
 
 def small_mix(seed=0, classes=5, batch_size=6, shift=0):
     pictures = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), "uint8")
-    labels = (np.arange(9) + shift) % 5
+    labels = (np.arange(9) + shift) % (classes or 5)
     sources = [Source(pictures, labels, D1), Source(pictures, labels, D2)]
     return DatasetMix(sources, size=8, batch_size=batch_size, classes=classes, seed=seed)
 
@@ -68,10 +68,28 @@ def test_pictures_and_probabilities_are_those_of_the_mix_and_the_teacher(tmp_pat
     np.testing.assert_array_equal(pictures, np.concatenate([mix.batch(step)[0] for step in range(6)]))
     np.testing.assert_allclose(probabilities, outputs(teacher, pictures), rtol=2e-3, atol=1e-6)
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
-    (batch,) = store.tf_data(batch_size=36, labels=True, **RAW)
+    (batch,) = store.tf_data(batch_size=36, classes=5, **RAW)
     np.testing.assert_array_equal(batch[1]["soft_labels"], probabilities)
     given = np.concatenate([mix.batch(step)[1] for step in range(6)])
     np.testing.assert_allclose(batch[1]["labels"], given, rtol=1e-6)
+
+
+def test_labels_of_fewer_classes_than_the_teachers_go_with_a_student_of_them(tmp_path):
+    import tensorflow as tf
+
+    mix, teacher = small_mix(classes=3), convolutional(7)
+    store = write(tmp_path / "store", mix, teacher)
+    (batch,) = store.tf_data(batch_size=36, classes=3, **RAW)
+    given = np.concatenate([mix.batch(step)[1] for step in range(len(mix))])
+    np.testing.assert_allclose(batch[1]["labels"], given, rtol=1e-6)
+    student = convolutional(3)
+    distiller = Distiller(student, classes=[4, 0, 6])
+    distiller.compile(metrics=["accuracy"])
+    right = outputs(student, batch[0]).argmax(-1) == given.argmax(-1)
+    results = distiller.evaluate(store.tf_data(classes=3, **RAW), return_dict=True, verbose=0)
+    assert results["accuracy"] == pytest.approx(right.mean())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`classes` must be above all labels"):
+        list(store.tf_data(classes=1))
 
 
 def test_offline_and_online_the_loss_is_the_same(tmp_path):
