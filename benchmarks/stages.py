@@ -14,6 +14,7 @@ import math
 import tempfile
 
 import numpy as np
+from rich.progress import track
 
 from keras_mnv4 import tuner
 from keras_mnv4.applications import UIB
@@ -83,7 +84,7 @@ def main():
     for evaluations, channels in itertools.product(arguments.evaluations, arguments.channels):
         first = max(1, round(FIRST_SHARE * evaluations / POPULATION)) * POPULATION
         pairs = []
-        for seed in range(arguments.landscapes):
+        for seed in track(range(arguments.landscapes), f"{evaluations} evaluations, channels {channels:g} times"):
             landscape = Landscape(seed, channels)
             whole = tuner.fine_space(COARSE.architecture)
             fine = tuner.fine_space(COARSE.architecture_of(landscape.best(COARSE, first)))
