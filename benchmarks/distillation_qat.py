@@ -2,7 +2,8 @@
 
 For each seed, MobileNetV4ConvSmall is trained from scratch on a folder of images, quantised as `mnv4 quantize` does,
 and trained on in three ways, from the same start, with the same optimizer and number of steps, on the same pictures.
-They are shifted, zoomed and mirrored as in the training of the float network.
+They are shifted, zoomed and mirrored as in the training of the float network. With `--qat-pictures`, quantised networks
+have so many of them only, as where the data of the float network are gone but for a few.
 
 | row | learns |
 |---|---|
@@ -37,7 +38,17 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
 
 ROWS = ("float", "plain", "distilled", "both")
-SETTINGS = ("size", "epochs", "qat_epochs", "batch_size", "learning_rate", "qat_learning_rate", "policy", "limit")
+SETTINGS = (
+    "size",
+    "epochs",
+    "qat_epochs",
+    "qat_pictures",
+    "batch_size",
+    "learning_rate",
+    "qat_learning_rate",
+    "policy",
+    "limit",
+)
 
 
 class Changed(keras.utils.PyDataset):
@@ -59,6 +70,12 @@ class Changed(keras.utils.PyDataset):
         self.pictures.on_epoch_end()
 
 
+def some_of(pictures, count):
+    """So many pictures of a `PictureSet`, spread over it, as another."""
+    inputs, labels = pictures.arrays(count)
+    return data.PictureSet(inputs, labels, pictures.size, pictures.batch_size, shuffle=True)
+
+
 class Experiment:
     """What all runs share: pictures and a folder of results."""
 
@@ -73,11 +90,13 @@ class Experiment:
             raise SystemExit(f"'{self.out}' has results of other settings, {self.out / 'settings.json'}: name another.")
         self.pictures = data.load_image_folder(arguments.data, arguments.size, arguments.batch_size)
         if arguments.limit:
-            inputs, labels = self.pictures.train.arrays(arguments.limit)
-            train = data.PictureSet(inputs, labels, arguments.size, arguments.batch_size, shuffle=True)
+            train = some_of(self.pictures.train, arguments.limit)
             self.pictures = data.PictureData(
                 self.pictures.class_names, train, self.pictures.validation, self.pictures.test
             )
+        self.qat_pictures = self.pictures.train
+        if arguments.qat_pictures:
+            self.qat_pictures = some_of(self.pictures.train, arguments.qat_pictures)
         self.classes = len(self.pictures.class_names)
 
     def float_model(self, seed):
@@ -101,8 +120,8 @@ class Experiment:
         if row != "float":
             keras.utils.set_random_seed(seed)
             model = self.begin(teacher)
-            self.pictures.train.restart(seed)
-            pictures = Changed(self.pictures.train, training.small_changes(), self.classes)
+            self.qat_pictures.restart(seed)
+            pictures = Changed(self.qat_pictures, training.small_changes(), self.classes)
             epochs = self.arguments.qat_epochs
             optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
             trained = model if row == "plain" else distillation.Distiller(model, teacher)
@@ -120,8 +139,8 @@ class Experiment:
     def begin(self, teacher):
         """The quantised network as `keras_mnv4.training.quantize` has it before it is trained."""
         quantized = qat.quantize_model(teacher, self.arguments.policy)
-        qat.calibrate(quantized, self.pictures.train.arrays(training.CALIBRATION_PICTURES)[0])
-        qat.correct_biases(quantized, training.correction_pictures(self.pictures.train))
+        qat.calibrate(quantized, self.qat_pictures.arrays(training.CALIBRATION_PICTURES)[0])
+        qat.correct_biases(quantized, training.correction_pictures(self.qat_pictures))
         qat.freeze_statistics(quantized)
         return quantized
 
@@ -162,6 +181,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=32, help="height and width, in pixels")
     parser.add_argument("--epochs", type=int, default=15, help="of the float network")
     parser.add_argument("--qat-epochs", type=int, default=4)
+    parser.add_argument("--qat-pictures", type=int, default=0, help="that quantised networks train on, 0 for all")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=4e-3, help="of the float network")
     parser.add_argument("--qat-learning-rate", type=float, default=training.LEARNING_RATE_FEWER_BITS)
