@@ -133,7 +133,7 @@ class SGDRecipe:
 
     def schedule(self, batch_size, steps_per_epoch):
         """The learning rate of each step, a `WarmupCosineCooldown`."""
-        warmup, cooldown = (round(epochs * steps_per_epoch) for epochs in (self.warmup_epochs, self.cooldown_epochs))
+        warmup, cooldown = (int(epochs * steps_per_epoch) for epochs in (self.warmup_epochs, self.cooldown_epochs))
         peak = self.learning_rate * batch_size / BATCH
         return WarmupCosineCooldown(peak, self.epochs * steps_per_epoch, warmup, cooldown)
 
@@ -237,7 +237,7 @@ class AdamWRecipe:
     def schedule(self, batch_size, steps_per_epoch):
         """The learning rate of each step, a `WarmupCosineCooldown`."""
         peak = self.learning_rate * math.sqrt(batch_size / self.batch_size)
-        warmup = round(self.warmup_epochs * steps_per_epoch)
+        warmup = int(self.warmup_epochs * steps_per_epoch)
         return WarmupCosineCooldown(peak, self.epochs * steps_per_epoch, warmup, floor=self.floor)
 
     def optimizer(self, model, batch_size, steps_per_epoch):

@@ -44,6 +44,12 @@ def test_a_schedule_without_ends_is_a_cosine():
     np.testing.assert_allclose(rates, [1.0, 0.8535534, 0.5, 0.0002467], rtol=1e-3)
 
 
+def test_parts_of_epochs_leave_a_step_between_them():
+    schedule = SGDRecipe(epochs=1, warmup_epochs=0.4, cooldown_epochs=0.5).schedule(32, 3)
+    assert (schedule.total_steps, schedule.warmup_steps, schedule.cooldown_steps) == (3, 1, 1)
+    assert AdamWRecipe(epochs=1, warmup_epochs=0.9).schedule(32, 3).warmup_steps == 2
+
+
 def test_warmup_and_cooldown_must_leave_steps():
     with pytest.raises(ValueError, match="leave steps between"):
         WarmupCosineCooldown(0.1, total_steps=30, warmup_steps=10, cooldown_steps=20)

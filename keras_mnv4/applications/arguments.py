@@ -1,5 +1,8 @@
 """The arguments that all `keras.applications` constructors share: checked and resolved once, here."""
 
+import math
+import numbers
+
 import keras
 
 MIN_SIZE = 32  # pixels: the networks halve the picture five times
@@ -11,12 +14,23 @@ def check_pooling(pooling):
         raise ValueError(f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
 
 
+def check_classes(classes):
+    """Raises unless `classes` is a whole number above 0."""
+    if not isinstance(classes, numbers.Integral) or classes < 1:
+        raise ValueError(f"`classes` must be a whole number above 0. Received: classes={classes!r}")
+
+
+def check_alpha(alpha):
+    """Raises unless `alpha` is a number above 0."""
+    if not isinstance(alpha, numbers.Real) or not 0 < alpha < math.inf:
+        raise ValueError(f"`alpha` must be a number above 0. Received: alpha={alpha!r}")
+
+
 def check_pretrained(source, include_top, classes, classifier_activation, input_shape):
     """Raises unless the weights of a `Source` suit the other arguments."""
     if source.layout is None:
         return
-    channels = input_shape[0] if keras.config.image_data_format() == "channels_first" else input_shape[-1]
-    if channels != 3:
+    if source.checkpoint is not None and channels_of(input_shape) != 3:
         raise ValueError(
             f"Pretrained weights take pictures of 3 channels: use `weights=None`. Received: input_shape={input_shape}"
         )
@@ -34,6 +48,11 @@ def check_pretrained(source, include_top, classes, classifier_activation, input_
         )
 
 
+def channels_of(input_shape):
+    """The channels of a shape without the batch, in the global data format's order."""
+    return input_shape[0] if keras.config.image_data_format() == "channels_first" else input_shape[-1]
+
+
 def resolve_input_shape(input_shape, default_size, include_top, input_tensor=None):
     """The `(height, width, channels)`, in the global data format's order, that a model is built for.
 
@@ -49,18 +68,22 @@ def resolve_input_shape(input_shape, default_size, include_top, input_tensor=Non
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_tensor is not None:
-        return _shape_of_tensor(input_tensor, input_shape)
-    if input_shape is None:
+        name, input_shape = "input_tensor", _shape_of_tensor(input_tensor, input_shape)
+    elif input_shape is None:
         size = default_size if include_top else None
         return (3, size, size) if channels_first else (size, size, 3)
+    else:
+        name = "input_shape"
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        raise ValueError(f"`{name}` must have three dimensions without the batch. Received: input_shape={input_shape}")
     input_shape = tuple(input_shape)
-    if len(input_shape) != 3:
-        raise ValueError(f"`input_shape` must have three dimensions. Received: input_shape={input_shape}")
     *sides, channels = (*input_shape[1:], input_shape[0]) if channels_first else input_shape
     if channels is None:
-        raise ValueError(f"`input_shape` must have a known number of channels. Received: input_shape={input_shape}")
+        raise ValueError(f"`{name}` must have a known number of channels. Received: input_shape={input_shape}")
     if any(side is not None and side < MIN_SIZE for side in sides):
-        raise ValueError(f"Height and width must be at least {MIN_SIZE} pixels. Received: input_shape={input_shape}")
+        raise ValueError(
+            f"Height and width of `{name}` must be at least {MIN_SIZE} pixels. Received: input_shape={input_shape}"
+        )
     return input_shape
 
 

@@ -4,6 +4,8 @@ Its kinds are `Conv`, `MaxPool`, `Separable`, `FusedIB`, `UIB`, `MQA`, `Basic` a
 """
 
 import dataclasses
+import numbers
+import re
 
 from keras_mnv4 import layers
 from keras_mnv4.layers.inverted_bottleneck import round_channels
@@ -13,7 +15,7 @@ BLOCK = "block_"  # what the names of a network's blocks begin with, numbers fro
 
 def blocks_of(model):
     """The layers that a table's rows have become in a model, in order, without the stem."""
-    return [layer for layer in model.layers if layer.name.startswith(BLOCK)]
+    return [layer for layer in model.layers if re.fullmatch(rf"{BLOCK}\d+", layer.name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,19 @@ def choice(*values, name=None):
     return Choice(values, name)
 
 
+def from_fields(kind, fields):
+    """A dataclass made of a dictionary, as from a JSON file.
+
+    Raises:
+        ValueError: if a field is missing, or not known.
+    """
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(kind) if field.init and field.name != "_")
+        raise ValueError(f"`{kind.__name__}` has the fields {known}. Received: {fields}") from error
+
+
 def row_to_dict(row):
     """A row of a table as a JSON-ready dictionary; a `Choice` between rows, too."""
     if isinstance(row, Choice):
@@ -61,7 +76,7 @@ def row_to_dict(row):
 
 def row_from_dict(row):
     """The row that `row_to_dict` wrote."""
-    if "choice" not in row:
+    if not isinstance(row, dict) or "choice" not in row:
         return BlockSpec.from_dict(row)
     return Choice(tuple(None if each is None else BlockSpec.from_dict(each) for each in row["choice"]), row["name"])
 
@@ -96,7 +111,10 @@ class BlockSpec:
                 continue
             if name in self.OPTIONAL and not value:
                 continue
-            is_number = isinstance(value, (int, float) if name == "expand" else int)
+            if hasattr(value, "item"):  # NumPy's, which JSON does not know
+                value = value.item()
+                object.__setattr__(self, name, value)
+            is_number = isinstance(value, numbers.Real if name == "expand" else numbers.Integral)
             if not is_number or value <= 0:
                 raise ValueError(f"`{name}` must be a positive number. Received: {self}")
             if name in self.KERNELS and value % 2 == 0:
@@ -120,12 +138,12 @@ class BlockSpec:
     def from_dict(row):
         """The row that `to_dict` wrote."""
         kinds = {kind.__name__: kind for kind in BlockSpec.__subclasses__()}
-        fields = dict(row)
+        fields = dict(row) if isinstance(row, dict) else {}
         kind = fields.pop("kind", None)
         if kind not in kinds:
             raise ValueError(f"`kind` must be one of {sorted(kinds)}. Received: {row}")
-        choices = {name: Choice(**value) for name, value in fields.items() if isinstance(value, dict)}
-        return kinds[kind](**{**fields, **choices})
+        choices = {name: from_fields(Choice, value) for name, value in fields.items() if isinstance(value, dict)}
+        return from_fields(kinds[kind], {**fields, **choices})
 
     def make_layer(self, style, name, drop_path_rate=0.0):
         """The block as a Keras layer.

@@ -99,7 +99,8 @@ ARCHITECTURES = {
 
 
 def _constructor(name):
-    return constructor(name, ARCHITECTURES[name], f"{name}, of EfficientNet (arXiv 1905.11946) for mobile devices.")
+    summary = f"{name}, of EfficientNet (arXiv 1905.11946) for mobile devices."
+    return constructor(name, ARCHITECTURES[name], summary, __name__)
 
 
 EfficientNetLite0 = _constructor("EfficientNetLite0")

@@ -240,7 +240,7 @@ def MobileNetV4(spec, **kwargs):
 
 
 def _constructor(name):
-    return constructor(name, ARCHITECTURES[name], f"{name}, of MobileNetV4 (arXiv 2404.10518).")
+    return constructor(name, ARCHITECTURES[name], f"{name}, of MobileNetV4 (arXiv 2404.10518).", __name__)
 
 
 MobileNetV4ConvSmall = _constructor("MobileNetV4ConvSmall")

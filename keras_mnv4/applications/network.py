@@ -10,6 +10,8 @@ from keras_mnv4.applications import arguments
 from keras_mnv4.applications import weights as pretrained
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import BlockSpec
+from keras_mnv4.applications.block_spec import Choice
+from keras_mnv4.applications.block_spec import from_fields
 from keras_mnv4.applications.block_spec import row_from_dict
 from keras_mnv4.applications.block_spec import row_to_dict
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
@@ -103,6 +105,9 @@ class Architecture:
     definition: str | Definition = "default"
     layout: str = "timm"
 
+    def __post_init__(self):
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+
     def to_dict(self):
         """This architecture as a JSON-ready dictionary, which `from_dict` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -117,13 +122,15 @@ class Architecture:
         Raises:
             ValueError: if `fields` is not that.
         """
-        unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(cls)})
-        if unknown or not fields.keys() >= {"name", "blocks"}:
+        known = {field.name for field in dataclasses.fields(cls)}
+        is_known = isinstance(fields, dict) and known >= fields.keys() >= {"name", "blocks"}
+        if not is_known or not isinstance(fields["blocks"], (list, tuple)):
             raise ValueError(
-                f"An architecture has a `name`, `blocks`, and what else `Architecture` has. Received: {sorted(fields)}"
+                "An architecture is a dictionary of a `name`, `blocks`, which is a list, and what else `Architecture` "
+                f"has. Received: {fields}"
             )
         definition = fields.get("definition", "default")
-        definition = Definition(**definition) if isinstance(definition, dict) else definition
+        definition = from_fields(Definition, definition) if isinstance(definition, dict) else definition
         blocks = tuple(map(row_from_dict, fields["blocks"]))
         return cls(**{**fields, "blocks": blocks, "definition": definition})
 
@@ -201,6 +208,10 @@ def build_network(
     (None, 10)
     """
     arguments.check_pooling(pooling)
+    arguments.check_alpha(alpha)
+    if include_top:
+        arguments.check_classes(classes)
+    check_rows(architecture)
     source = pretrained.find(weights, architecture, alpha)
     input_shape = arguments.resolve_input_shape(
         input_shape, source.size or architecture.default_size, include_top, input_tensor
@@ -215,7 +226,8 @@ def build_network(
         anti_aliasing=architecture.anti_aliasing,
     )
     if include_preprocessing:
-        x = (source.preprocessing or BYTES).make_layer(name="preprocessing")(x)
+        scaling = source.preprocessing if arguments.channels_of(input_shape) == 3 else None
+        x = (scaling or BYTES).make_layer(name="preprocessing")(x)
     stem = architecture.stem(alpha, style.definition.narrows_stem)
     x = stem.make_layer(dataclasses.replace(style, anti_aliasing=None), "stem")(x)
     _, *body = architecture.blocks
@@ -240,13 +252,36 @@ def build_network(
     return model
 
 
-def constructor(function_name, architecture, summary):
+def check_rows(architecture):
+    """Raises unless the table of an `Architecture` is that of one network."""
+    rows = architecture.blocks
+    if not rows:
+        raise ValueError(f"Architecture `{architecture.name}` has no rows.")
+    if any(isinstance(row, Choice) or row.choices for row in rows):
+        raise ValueError(
+            f"Architecture `{architecture.name}` has choices: it is a search space. Take a network of it with "
+            "`keras_mnv4.tuner.SearchSpace(architecture).architecture_of(candidate)`."
+        )
+
+
+def bind(function_name, signature, args, kwargs):
+    """The arguments of a call of a constructor, with its defaults: an `inspect.BoundArguments`."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{function_name}() {error}") from None
+    bound.apply_defaults()
+    return bound
+
+
+def constructor(function_name, architecture, summary, module):
     """A function with the signature of `keras.applications` that builds `architecture`.
 
     Args:
         function_name: its name.
         architecture: what it builds.
         summary: what the network is and where its table is from, for the docstring.
+        module: name of the module that it is in, by which it is pickled.
     """
     is_trained = any(each.architecture == architecture.name for each in CHECKPOINTS)
     defaults = {"weights": "imagenet" if is_trained else None, "name": architecture.name}
@@ -255,11 +290,11 @@ def constructor(function_name, architecture, summary):
     signature = inspect.Signature(parameters)
 
     def construct(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        bound = bind(function_name, signature, args, kwargs)
         return build_network(architecture, *bound.args, **bound.kwargs)
 
     construct.__name__ = construct.__qualname__ = function_name
+    construct.__module__ = module
     construct.__signature__ = signature
     construct.__doc__ = f"""{summary}
 

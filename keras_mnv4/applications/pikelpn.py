@@ -7,13 +7,17 @@ TNet) says of it. Stem, head, activation function and recipe are unknown, and he
 """
 
 import inspect
+import pathlib
 
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import Separable
 from keras_mnv4.applications.imagenet import decode_predictions
 from keras_mnv4.applications.network import Architecture
+from keras_mnv4.applications.network import bind
 from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.preprocessing import preprocess_input
+from keras_mnv4.applications.weights import Source
+from keras_mnv4.applications.weights import is_quantized_file
 from keras_mnv4.qat import get_policy
 from keras_mnv4.qat import pikelpn_policy
 from keras_mnv4.qat import quantize_model
@@ -41,7 +45,7 @@ ARCHITECTURES = {"PikeLPN": Architecture("pikelpn", MOBILENET_V1, 224, head_filt
 VARIANTS = {"PikeLPN1x": (1.0, 8), "PikeLPN2x": (1.0, 16), "PikeLPN3x": (1.5, 16), "PikeLPN6x": (2.0, 16)}
 
 
-def PikeLPN(width=1.0, activation_bits=8, policy=None, **kwargs):
+def PikeLPN(width=1.0, activation_bits=8, policy=None, *, weights=None, input_tensor=None, **kwargs):
     """A network of the PikeLPN family, ready for quantisation-aware training.
 
     It is `keras_mnv4.qat.quantize_model` of a float network. Train it from scratch as it is, with ranges of activations
@@ -52,20 +56,37 @@ def PikeLPN(width=1.0, activation_bits=8, policy=None, **kwargs):
         activation_bits: bits of feature maps, 2 to 16. Integer files hold 8 at most.
         policy: another policy than `keras_mnv4.qat.pikelpn_policy(activation_bits)`, or the name of one; `"float"` for
             the float network.
-        **kwargs: those of `keras_mnv4.applications.build_network`, `alpha` excepted. `weights` are those of the float
-            network.
+        weights: as for `keras_mnv4.applications.build_network`, those of the float network; or the path of a
+            `.weights.h5` file of the quantised one.
+        input_tensor: as there, but for a float network only.
+        **kwargs: its others, `alpha` excepted.
 
     Returns:
         A Functional `keras.Model`.
+
+    Raises:
+        ValueError: on arguments that contradict each other, and on an `input_tensor`: a quantised network begins at
+            pictures. Apply it to your tensor as a layer.
 
     Example:
 
     >>> model = PikeLPN(0.5, classes=10, input_shape=(32, 32, 3))
     """
-    model = build_network(ARCHITECTURES["PikeLPN"], alpha=width, **kwargs)
     if policy == "float":
-        return model
-    return quantize_model(model, pikelpn_policy(activation_bits) if policy is None else get_policy(policy))
+        return build_network(
+            ARCHITECTURES["PikeLPN"], alpha=width, weights=weights, input_tensor=input_tensor, **kwargs
+        )
+    if input_tensor is not None:
+        raise ValueError(
+            "`input_tensor` is for float networks; a quantised one begins at pictures: `PikeLPN(...)(tensor)` applies "
+            f"it as a layer. Received: input_tensor={input_tensor!r}"
+        )
+    is_quantized = is_quantized_file(weights)
+    model = build_network(ARCHITECTURES["PikeLPN"], alpha=width, weights=None if is_quantized else weights, **kwargs)
+    model = quantize_model(model, pikelpn_policy(activation_bits) if policy is None else get_policy(policy))
+    if is_quantized:
+        Source(pathlib.Path(weights)).load(model)
+    return model
 
 
 def _constructor(name):
@@ -76,11 +97,11 @@ def _constructor(name):
     signature = inspect.Signature([each for each in parameters if each.name != "alpha"])
 
     def construct(*args, **kwargs):
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        bound = bind(name, signature, args, kwargs)
         return PikeLPN(width, activation_bits, **bound.arguments)
 
     construct.__name__ = construct.__qualname__ = name
+    construct.__module__ = __name__
     construct.__signature__ = signature
     construct.__doc__ = f"""`PikeLPN({width}, {activation_bits})`, which PikeLPN (arXiv 2404.00103) calls {name[7:]}.
 

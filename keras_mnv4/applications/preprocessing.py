@@ -16,7 +16,7 @@ class Preprocessing:
     (`make_layer`).
 
     Args:
-        size: height and width in pixels, None for a network that was not trained on any.
+        size: height and width in pixels, None for a network that was not trained on any, and cannot `prepare`.
         crop: share of the resized photo's shorter side that is kept.
         mean: one for each of red, green and blue, in units of bytes, 0 to 255.
         std: likewise.
@@ -34,6 +34,8 @@ class Preprocessing:
 
     def prepare(self, picture):
         """A PIL picture as bytes `(size, size, 3)`, resized with antialiased bicubic interpolation and cropped."""
+        if self.size is None:
+            raise ValueError("`prepare` needs a `size` in pixels: `Preprocessing(size=224)`. Received: size=None")
         picture = picture.convert("RGB")
         factor = int(self.size / self.crop) / min(picture.size)
         width, height = (max(self.size, round(factor * side)) for side in picture.size)

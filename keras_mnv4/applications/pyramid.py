@@ -1,5 +1,7 @@
 """`feature_pyramid`: the feature maps that detectors and segmenters want."""
 
+import math
+
 import keras
 
 from keras_mnv4.applications.block_spec import blocks_of
@@ -40,8 +42,11 @@ def feature_pyramid(model, levels=(2, 3, 4, 5), c5="block"):
     if c5 == "block" and isinstance(layers[-1], ConvNormAct):
         layers.pop()
     for layer in layers:
-        reduction += {1: 0, 2: 1}[layer.strides]
+        reduction += math.log2(layer.strides)
         maps[reduction] = layer.output
+    maps = {int(level): each for level, each in maps.items() if level == int(level)}
+    if not isinstance(levels, (list, tuple, range)):
+        raise ValueError(f"`levels` must be a list of whole numbers. Received: levels={levels!r}")
     missing = [level for level in levels if level not in maps]
     if missing or not levels:
         raise ValueError(f"`levels` must be of {sorted(maps)} for model `{model.name}`. Received: levels={levels}")

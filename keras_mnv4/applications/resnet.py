@@ -45,7 +45,8 @@ ARCHITECTURES = {name: Architecture(name.lower(), (*STEM, *units), 224, **COMMON
 
 
 def _constructor(name):
-    return constructor(name, ARCHITECTURES[name], f"{name} (arXiv 1512.03385), strides in the 3x3 convolutions.")
+    summary = f"{name} (arXiv 1512.03385), strides in the 3x3 convolutions."
+    return constructor(name, ARCHITECTURES[name], summary, __name__)
 
 
 ResNet18 = _constructor("ResNet18")

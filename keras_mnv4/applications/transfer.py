@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mnv4.applications.arguments import check_classes
 from keras_mnv4.layers import Classifier
 
 
@@ -18,7 +19,7 @@ def replace_classifier(model, classes, classifier_activation="softmax"):
         A Functional model. Its classifier has random weights: `keras_mnv4.training.fine_tune` trains it.
 
     Raises:
-        ValueError: if `model` has no classifier of this package.
+        ValueError: if `model` has no classifier of this package, or is fake-quantised.
 
     Example:
 
@@ -32,5 +33,11 @@ def replace_classifier(model, classes, classifier_activation="softmax"):
             "`model` must end in the classifier of a constructor of this package (`include_top=True`). Received: a "
             f"model that ends in {old.name} ({type(old).__name__})"
         )
-    new = Classifier(classes, classifier_activation, data_format=old.data_format, name=old.name)
+    if old.quantization is not None:
+        raise ValueError(
+            "`model` is fake-quantised, and a new classifier would stay in float: replace that of the float model, "
+            "then quantise."
+        )
+    check_classes(classes)
+    new = Classifier(classes, classifier_activation, data_format=old.data_format, dtype=old.dtype_policy, name=old.name)
     return keras.Model(model.input, new(old.input), name=model.name)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 
+import h5py
 import numpy as np
 
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
@@ -15,9 +16,13 @@ from keras_mnv4.applications.checkpoints import Hub
 from keras_mnv4.applications.layouts import LAYOUTS
 from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.applications.torch_file import read_torch_file
+from keras_mnv4.layers import Classifier
 
 HAND_PLACED = "MNV4_CHECKPOINTS"  # a folder of checkpoint files put there by hand
 DEFAULT_FOLDER = "~/.keras/keras_mnv4"
+SEED = "seed_generator"  # in the names of states of random numbers, which a file may have or not
+QUANTIZER = "_quantizer/"  # in the names of a fake-quantised network's ranges
+TOPS = (2, 7)  # tensors of a classifier in Keras's own files: alone, or with the convolution before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,8 @@ def find(weights, architecture, alpha):
     """
     if weights is None:
         return Source()
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(f"`weights` must be None, a name or a path. Received: weights={weights!r}")
     ours = [each for each in CHECKPOINTS if (each.architecture, each.alpha) == (architecture.name, alpha)]
     trained = [each for each in ours if each.tag == weights or (weights == "imagenet" and each.classes == 1000)]
     if trained:
@@ -91,6 +98,11 @@ def find(weights, architecture, alpha):
         path = pathlib.Path(weights)
         if path.suffix == ".safetensors":
             layout = architecture.layout
+            if layout not in LAYOUTS:
+                raise ValueError(
+                    f"The `layout` of `{architecture.name}` must be one of {sorted(LAYOUTS)} to read '{path}'. "
+                    f"Received: {layout!r}"
+                )
             preprocessing = Preprocessing(**IMAGENET)
             return Source(path, layout=layout, definition=LAYOUTS[layout].definition, preprocessing=preprocessing)
         if path.suffix == ".h5":
@@ -147,13 +159,41 @@ def assign_tensors(model, tensors, layout, path):
         slot.assign(tensors[name])
 
 
+def tensor_names(path):
+    """The names of the tensors of a `.weights.h5` file, but for states of random numbers.
+
+    Raises:
+        OSError: if it is not a whole HDF5 file.
+    """
+    names = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return [name for name in names if SEED not in name]
+
+
+def is_quantized_file(weights):
+    """Whether `weights`, whatever a constructor was given, is a `.weights.h5` file of a fake-quantised network."""
+    if not isinstance(weights, (str, os.PathLike)) or not str(weights).endswith(".h5") or not os.path.isfile(weights):
+        return False
+    try:
+        return any(QUANTIZER in name for name in tensor_names(weights))
+    except OSError:  # damaged, which `Source.load` says
+        return False
+
+
 def _load_keras_file(model, path):
     try:
+        names = tensor_names(path)
+        left_over = len(names) - sum(SEED not in weight.path for weight in model.weights)
+        has_top = any(isinstance(layer, Classifier) for layer in model.layers)
+        is_top = not has_top and left_over in TOPS and any(name.startswith("layers/classifier/") for name in names)
+        if left_over > 0 and not is_top:  # Keras would leave them out without a word
+            raise ValueError(f"It has {left_over} tensors more than the model.")
         model.load_weights(path)
-    except ValueError as error:
+    except (ValueError, OSError, KeyError) as error:
         raise ValueError(
-            f"The weights in '{path}' do not fit model `{model.name}`. Build it with the `classes`, `alpha` and "
-            f"`include_top` that the file was saved with. ({error})"
+            f"The weights in '{path}' do not fit model `{model.name}`, or the file is damaged. Build it with the "
+            f"`classes`, `alpha` and `include_top` that the file was saved with. ({error})"
         ) from error
 
 

@@ -117,7 +117,7 @@ class SoftLabelStore:
             tf.debugging.assert_less(
                 example["classes"],
                 tf.cast(classes, tf.int64),
-                f"`classes` must be above all labels of the pictures. Received: {classes}, and a label that is not below",
+                f"`classes` must be above all labels of the pictures. Received: {classes}, and a larger label",
             )
             given = tf.reduce_sum(tf.one_hot(example["classes"], classes) * example["shares"][..., None], 1)
             return pictures, {SOFT_LABELS: soft_labels, LABELS: given}

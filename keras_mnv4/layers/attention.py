@@ -301,6 +301,8 @@ class MobileMQA(ResidualChain):
         **kwargs,
     ):
         super().__init__(filters, **kwargs)
+        if self.strides != 1:
+            raise ValueError(f"Attention keeps the size of its input. Received: strides={self.strides}")
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.kv_heads = kv_heads

@@ -50,7 +50,9 @@ class Classifier(QuantizableLayer):
     @property
     def _activation_part(self):
         """`"softmax"` and the like; None where there is nothing to compute after the convolution."""
-        return None if self.activation is keras.activations.linear else self.activation.__name__
+        if self.activation is keras.activations.linear:
+            return None
+        return getattr(self.activation, "__name__", type(self.activation).__name__.lower())
 
     @property
     def quantizable_parts(self):
@@ -58,7 +60,7 @@ class Classifier(QuantizableLayer):
 
     def build(self, input_shape):
         sides = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
-        if any(side not in (1, None) for side in sides):
+        if any(side != 1 for side in sides):
             raise ValueError(
                 f"Layer `{self.name}` takes maps of one pixel: put `GlobalAveragePooling2D(keepdims=True)` before it. "
                 f"Received: {input_shape}"

@@ -1,6 +1,7 @@
 """`ConvNormAct`: the one room where convolution, normalisation, activation and quantisation meet."""
 
 import functools
+import numbers
 
 import keras
 import numpy as np
@@ -93,8 +94,9 @@ class ConvNormAct(QuantizableLayer):
                 "`filters` must be given for a dense convolution and left out for a depthwise one. "
                 f"Received: filters={filters}, depthwise={depthwise}"
             )
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"`kernel_size` must be a positive odd number. Received: kernel_size={kernel_size}")
+        if not isinstance(kernel_size, numbers.Integral) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be a positive odd number. Received: kernel_size={kernel_size!r}")
+        check_strides(strides)
         if padding not in PADDINGS:
             raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
         if anti_aliasing not in ANTI_ALIASING:
@@ -318,6 +320,12 @@ class ConvNormAct(QuantizableLayer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "data_format": self.data_format,
         }
+
+
+def check_strides(strides):
+    """Raises unless `strides` is a whole number above 0, for both directions."""
+    if not isinstance(strides, numbers.Integral) or strides < 1:
+        raise ValueError(f"`strides` must be one whole number above 0. Received: strides={strides!r}")
 
 
 def _swap_last_axes(kernel):

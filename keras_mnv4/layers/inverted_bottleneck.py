@@ -38,7 +38,8 @@ class UniversalInvertedBottleneck(ResidualChain):
             `quantization`, as for `ResidualChain`; and those of `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
-    Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns.
+    Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns; average pooling leaves
+    out an odd last one.
 
     Raises:
         ValueError: if `strides > 1` and there is no depthwise convolution to take them.

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mnv4.layers.conv import check_strides
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizable import join_parts
@@ -45,6 +46,7 @@ class ResidualChain(QuantizableLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_strides(strides)
         self.filters = filters
         self.strides = strides
         self.activation = keras.activations.get(activation)
@@ -97,6 +99,8 @@ class ResidualChain(QuantizableLayer):
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
+        if channels is None:
+            raise ValueError(f"Layer `{self.name}` needs a known number of channels. Received: {input_shape}")
         keeps_shape = self.strides == 1 and channels == self.filters
         self.chain = self.make_chain(channels)
         self.shortcut = None if keeps_shape else self.make_shortcut()

@@ -17,6 +17,8 @@ class QuantizableLayer(keras.layers.Layer):
     Args:
         quantization: a dictionary from part to `keras_mnv4.qat.LayerQuantization`; for a layer whose only part is
             itself, that object alone; None for a float layer.
+        frozen: paths of the layers inside that do not train, such as `"expand/norm"`; None for none, or with
+            `trainable=False` all.
 
     Example:
 
@@ -27,9 +29,10 @@ class QuantizableLayer(keras.layers.Layer):
     (True, ('expand', 'middle_depthwise', 'project', 'add'))
     """
 
-    def __init__(self, quantization=None, **kwargs):
+    def __init__(self, quantization=None, frozen=None, **kwargs):
         super().__init__(**kwargs)
         self.quantization = quantization
+        self.frozen = frozen
 
     @property
     def obstacle(self):
@@ -62,9 +65,11 @@ class QuantizableLayer(keras.layers.Layer):
         return inner or self.part_quantization(part)
 
     def freeze_parts(self):
-        """Freezes the layers inside a layer that was made with `trainable=False`; they are made after it was said."""
-        if not self.trainable:
-            for layer in self._flatten_layers(include_self=False):
+        """Freezes the layers inside that are to be frozen; they are made after it was said which."""
+        for path, layer in _layers_inside(self):
+            if self.frozen is not None:
+                layer.trainable = path not in self.frozen
+            elif not self.trainable:
                 layer.trainable = False
 
     def make_output_quantizer(self, part, name="output_quantizer"):
@@ -73,7 +78,15 @@ class QuantizableLayer(keras.layers.Layer):
         return None if how is None or how.outputs is None else FakeQuantize(how.outputs, name=name)
 
     def get_config(self):
-        return {**super().get_config(), "quantization": keras.saving.serialize_keras_object(self.quantization)}
+        quantization = keras.saving.serialize_keras_object(self.quantization)
+        return {**super().get_config(), "quantization": quantization, "frozen": self._frozen_now()}
+
+    def _frozen_now(self):
+        inside = list(_layers_inside(self))
+        if not inside:
+            return self.frozen
+        frozen = [path for path, layer in inside if not layer.trainable]
+        return None if len(frozen) == (0 if self.trainable else len(inside)) else frozen
 
     def get_build_config(self):
         return {**(super().get_build_config() or {}), "frozen_statistics": frozen_statistics(self)}
@@ -88,6 +101,13 @@ class QuantizableLayer(keras.layers.Layer):
     def from_config(cls, config):
         quantization = keras.saving.deserialize_keras_object(config.get("quantization"))
         return super().from_config({**config, "quantization": quantization})
+
+
+def _layers_inside(layer, path=""):
+    """All layers inside of a layer, each with its path, a layer before those inside of it."""
+    for each in layer._layers:
+        yield f"{path}{each.name}", each
+        yield from _layers_inside(each, f"{path}{each.name}/")
 
 
 def join_parts(layer, parts):

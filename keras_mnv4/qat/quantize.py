@@ -162,6 +162,7 @@ class _Quantization:
         if isinstance(layer, QuantizableLayer):
             self.check(layer)
             parts = self.part_quantizations(layer.name, layer.quantizable_parts)
+            config["frozen"] = None
             config["quantization"] = keras.saving.serialize_keras_object(parts.get(ITSELF, parts))
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)

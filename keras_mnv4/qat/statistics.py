@@ -11,8 +11,8 @@ def freeze_statistics(model, scales=True):
     and shift for each channel, and this is what the weights should be trained for. Call it before `compile`; while
     `fit` runs, `FreezeStatistics` does it.
 
-    `.keras` files remember it for the layers of this package (of a stock normalisation, they take scales for frozen
-    where its statistics are); twins that `quantize_model` makes start unfrozen.
+    `.keras` files remember it for the layers of this package. Of a stock normalisation, and in clones of a model,
+    scales are taken for frozen where statistics are. Twins that `quantize_model` makes start unfrozen.
 
     Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference" (arXiv 1806.08342),
     section 3.2.2.

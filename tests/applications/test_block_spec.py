@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from keras_mnv4.applications import MQA
@@ -14,6 +15,7 @@ from keras_mnv4.applications import FusedIB
 from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import MobileNetV4
 from keras_mnv4.applications import build_network
+from keras_mnv4.applications import choice
 
 BLOCKS = (
     Conv(16, kernel=3, stride=2),
@@ -84,6 +86,39 @@ def test_width_scales_filters_and_nothing_else():
 def test_rows_that_describe_no_block_are_refused(kind, arguments):
     with pytest.raises(ValueError, match="Received"):
         kind(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    row = UIB(np.int64(16), expand=np.float32(2), middle=np.int32(3))
+    assert json.loads(json.dumps(row.to_dict())) == UIB(16, expand=2.0, middle=3).to_dict()
+
+
+ROW = Conv(8, kernel=3).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (None, "An architecture is a dictionary"),
+        ([1], "An architecture is a dictionary"),
+        ({"name": "x", "blocks": 5}, "`blocks`, which is a list"),
+        ({"name": "x", "blocks": [3]}, "`kind` must be one of"),
+        ({"name": "x", "blocks": [{**ROW, "strides": 2}]}, "`Conv` has the fields filters, kernel, stride"),
+        ({"name": "x", "blocks": [{"kind": "Conv", "filters": 8}]}, "`Conv` has the fields filters, kernel, stride"),
+        ({"name": "x", "blocks": [ROW], "definition": {"pad": 1}}, "`Definition` has the fields padding"),
+    ],
+)
+def test_dictionaries_that_are_no_table_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_dict(fields)
+
+
+@pytest.mark.parametrize("rows", [[Conv(8, kernel=3), choice(UIB(8, expand=2), None)], [Conv(choice(8, 16), kernel=3)]])
+def test_search_spaces_are_no_network(rows):
+    space = Architecture("space", rows)
+    assert Architecture.from_dict(space.to_dict()) == space
+    with pytest.raises(ValueError, match="it is a search space"):
+        build_network(space)
 
 
 def test_unknown_kinds_are_refused():

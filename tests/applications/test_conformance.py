@@ -1,6 +1,7 @@
 """Every constructor behaves as users of `keras.applications` expect."""
 
 import inspect
+import pickle
 
 import family
 import keras
@@ -82,6 +83,9 @@ def test_signature_is_that_of_keras_applications(name):
     assert list(parameters)[7] == "name"
     assert parameters["include_preprocessing"].default is True
     assert build.__name__ == name
+    assert pickle.loads(pickle.dumps(build)) is build
+    with pytest.raises(TypeError, match=rf"{name}\(\) got an unexpected keyword argument 'width'"):
+        build(width=2)
     assert "Example" in build.__doc__
 
 
@@ -141,6 +145,14 @@ def test_any_size_even_if_unknown_or_not_square(build):
         ({"input_tensor": np.zeros((1, 64, 64, 3))}, "`input_tensor`"),
         ({"padding": "valid"}, "`padding`"),
         ({"definition": "torch"}, "`definition`"),
+        ({"weights": [1]}, "`weights`"),
+        ({"alpha": 0}, "`alpha`"),
+        ({"alpha": None}, "`alpha`"),
+        ({"classes": 0}, "`classes`"),
+        ({"classes": None}, "`classes`"),
+        ({"input_shape": 224}, "three dimensions"),
+        ({"input_tensor": keras.Input((16,))}, "`input_tensor` must have three dimensions"),
+        ({"input_tensor": keras.Input((16, 16, 3))}, "`input_tensor` must be at least 32"),
     ],
 )
 def test_wrong_arguments_are_named(build, arguments, message):

@@ -46,6 +46,30 @@ def test_outputs_of_the_float_network_are_mobilenets():
 
 
 @pytest.mark.once
+def test_files_of_weights_of_both_networks(tmp_path):
+    arguments = {"classes": 4, "input_shape": (32, 32, 3)}
+    quantized = PikeLPN(0.25, **arguments)
+    qat.calibrate(quantized, PICTURES)
+    quantized.save_weights(tmp_path / "quantized.weights.h5")
+    again = PikeLPN(0.25, weights=tmp_path / "quantized.weights.h5", **arguments)
+    np.testing.assert_array_equal(again(PICTURES[:4]), quantized(PICTURES[:4]))  # ranges, too
+    unquantized = PikeLPN(0.25, policy="float", **arguments)
+    unquantized.save_weights(tmp_path / "float.weights.h5")
+    twin = PikeLPN(0.25, weights=tmp_path / "float.weights.h5", **arguments)
+    np.testing.assert_array_equal(twin.get_layer("stem").kernel, unquantized.get_layer("stem").kernel)
+    with pytest.raises(ValueError, match="tensors more than the model"):
+        PikeLPN(0.25, policy="float", weights=tmp_path / "quantized.weights.h5", **arguments)
+
+
+@pytest.mark.once
+def test_input_tensors_are_for_float_networks():
+    inputs = keras.Input((32, 32, 3))
+    assert PikeLPN(0.25, policy="float", classes=4, input_tensor=inputs).inputs[0] is inputs
+    with pytest.raises(ValueError, match=r"`PikeLPN\(\.\.\.\)\(tensor\)`"):
+        PikeLPN(0.25, classes=4, input_tensor=inputs)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("constructor", "macs", "bits"),
     [

@@ -1,9 +1,14 @@
 import family
+import keras
 import numpy as np
 import pytest
 from conftest import tiny_network
 
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
 from keras_mnv4.applications import MobileNetV4ConvSmall
+from keras_mnv4.applications import build_network
 from keras_mnv4.applications import feature_pyramid
 
 
@@ -30,7 +35,15 @@ def test_sizes_halve_and_a_classifier_will_do():
     }
 
 
-@pytest.mark.parametrize("arguments", [{"levels": (5,)}, {"levels": ()}, {"c5": "head"}])
+@pytest.mark.once
+def test_a_stride_of_four_leaves_out_a_level():
+    rows = (Conv(8, kernel=5, stride=4), UIB(16, expand=2, middle=3, stride=2))
+    backbone = build_network(Architecture("four", rows), include_top=False, input_shape=(32, 32, 3))
+    other = keras.Model(backbone.input, keras.layers.Conv2D(4, 1, name="block_head")(backbone.output))
+    assert {name: each.shape[1] for name, each in feature_pyramid(other, [2, 3]).output.items()} == {"C2": 8, "C3": 4}
+
+
+@pytest.mark.parametrize("arguments", [{"levels": (5,)}, {"levels": ()}, {"levels": 3}, {"c5": "head"}])
 def test_wrong_arguments_are_named(arguments):
-    with pytest.raises(ValueError, match="must be of"):
+    with pytest.raises(ValueError, match=r"must be (of|a list)"):
         feature_pyramid(tiny_network(), **{"levels": (1,), **arguments})

@@ -4,6 +4,7 @@ import pytest
 from conftest import SMALL
 
 from keras_mnv4 import data
+from keras_mnv4 import qat
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import build_network
@@ -24,6 +25,22 @@ def test_what_has_no_classifier_is_refused():
     model = MobileNetV4ConvSmall(weights=None, input_shape=(32, 32, 3), include_top=False)
     with pytest.raises(ValueError, match="include_top=True"):
         replace_classifier(model, 3)
+
+
+@pytest.mark.once
+def test_quantised_networks_are_refused():
+    quantized = qat.quantize_model(build_network(SMALL, classes=2, input_shape=(32, 32, 3)))
+    with pytest.raises(ValueError, match="that of the float model"):
+        replace_classifier(quantized, 3)
+
+
+def test_a_replaced_classifier_computes_in_the_precision_of_the_old():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_network(SMALL, input_shape=(32, 32, 3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert replace_classifier(model, 3).layers[-1].dtype_policy.name == "mixed_bfloat16"
 
 
 @pytest.mark.once

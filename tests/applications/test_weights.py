@@ -1,5 +1,6 @@
 """Checkpoints: found, fetched from a Hub, read with every tensor accounted for, and refused if anything is wrong."""
 
+import dataclasses
 import hashlib
 import http.server
 import pathlib
@@ -10,13 +11,16 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from conftest import tiny_network
 from golden import reference
 
 from keras_mnv4 import applications
 from keras_mnv4.applications import CHECKPOINTS
+from keras_mnv4.applications import UIB
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridMedium
+from keras_mnv4.applications import build_network
 from keras_mnv4.applications import layouts
 from keras_mnv4.applications import weights
 
@@ -101,6 +105,45 @@ def test_keras_files(tmp_path):
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
     with pytest.raises(ValueError, match="Build it with the `classes`"):
         tiny_network(weights=tmp_path / "model.weights.h5", classes=4)
+
+
+@pytest.mark.parametrize(("head", "tensors"), [(None, 2), (16, 7)])
+def test_keras_files_have_a_top_that_networks_without_leave_out(head, tensors, tmp_path):
+    table = dataclasses.replace(SMALL, head_filters=head)
+    path = tmp_path / "model.weights.h5"
+    model = build_network(table, classes=3, input_shape=(32, 32, 3), dropout_rate=0.1, drop_path_rate=0.1)
+    model.save_weights(path)
+    body = build_network(table, include_top=False, weights=path)
+    assert len(weights.tensor_names(path)) - len(body.weights) == tensors
+    for ours, theirs in zip(body.weights, model.weights, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_keras_files_of_longer_networks_are_refused(tmp_path):
+    path = tmp_path / "longer.weights.h5"
+    longer = dataclasses.replace(SMALL, blocks=(*SMALL.blocks, UIB(SMALL.blocks[-1].filters, expand=2, middle=3)))
+    build_network(longer, classes=3, input_shape=(32, 32, 3)).save_weights(path)
+    for include_top in (True, False):
+        with pytest.raises(ValueError, match="tensors more than the model"):
+            build_network(SMALL, include_top=include_top, classes=3, input_shape=(32, 32, 3), weights=path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_damaged_keras_files_are_refused(share, tmp_path):
+    path = tmp_path / "damaged.weights.h5"
+    tiny_network().save_weights(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))] or b"hello")
+    with pytest.raises(ValueError, match=r"damaged\.weights\.h5"):
+        tiny_network(weights=path)
+
+
+def test_files_of_ones_own_may_have_another_number_of_channels(tmp_path):
+    own = build_network(SMALL, classes=3, input_shape=(32, 32, 1))
+    tensors = {name: np.zeros(slot.shape, "float32") for name, slot in layouts.timm_tensors(own).items()}
+    safetensors.save_file(tensors, tmp_path / "grey.safetensors")
+    grey = build_network(SMALL, classes=3, input_shape=(32, 32, 1), weights=tmp_path / "grey.safetensors")
+    assert grey.predict(np.zeros((1, 32, 32, 1)), verbose=0).sum() == pytest.approx(1)
 
 
 def damage(state, how):

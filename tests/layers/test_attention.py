@@ -87,6 +87,11 @@ def test_heads_that_do_not_divide_are_refused():
         SpatialAttention(32, num_heads=4, key_dim=8, kv_heads=3)
 
 
+def test_strides_are_refused():
+    with pytest.raises(ValueError, match="strides=2"):
+        MobileMQA(16, num_heads=2, key_dim=4, strides=2)
+
+
 def test_half_precision():
     block = MobileMQA(12, num_heads=2, key_dim=8, kv_strides=2, dtype="mixed_bfloat16")
     assert keras.backend.standardize_dtype(block(np.ones((1, 4, 4, 12), "float32")).dtype) == "bfloat16"

@@ -193,3 +193,12 @@ def test_only_dead_channels_get_a_wider_range(has_died):
         assert after[2] == pytest.approx(bias / 2**12)
         steps_of_bias = bias / (after[2] / 127 * 1e-3)  # at an input scale of a thousandth
         assert steps_of_bias < 2**31
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"kernel_size": (3, 3)}, {"kernel_size": 0}, {"strides": 0}, {"strides": (2, 2)}]
+)
+def test_sizes_and_strides_are_one_number(arguments):
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        ConvNormAct(8, **arguments)

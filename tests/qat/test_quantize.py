@@ -235,6 +235,39 @@ def test_frozen_networks_stay_frozen_in_files_and_twins(tmp_path):
         np.testing.assert_array_equal(again.get_layer("stem").norm.moving_mean.numpy(), before)
 
 
+def freeze_all_but_the_last(model):
+    model.get_layer("block_1").trainable = False
+    model.get_layer("block_1").chain[-1].trainable = True
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        qat.freeze_statistics,
+        lambda model: setattr(model.get_layer("block_1").chain[0], "trainable", False),
+        freeze_all_but_the_last,
+    ],
+)
+def test_frozen_layers_inside_blocks_stay_frozen_in_files_and_clones(freeze, tmp_path):
+    model = tiny()
+    everything = len(model.trainable_variables)
+    freeze(model)
+    paths = [variable.path for variable in model.trainable_variables]
+    assert 0 < len(paths) < everything
+    model.save(tmp_path / "frozen.keras")
+    for again in (keras.models.load_model(tmp_path / "frozen.keras"), keras.models.clone_model(model)):
+        assert [variable.path for variable in again.trainable_variables] == paths
+
+
+@pytest.mark.once
+def test_twins_start_with_unfrozen_statistics():
+    model = tiny()
+    expected = [variable.path for variable in qat.quantize_model(model).trainable_variables]
+    qat.freeze_statistics(model)
+    assert [variable.path for variable in qat.quantize_model(model).trainable_variables] == expected
+
+
 @pytest.mark.once
 def test_frozen_statistics_stay_while_weights_train():
     quantized = qat.quantize_model(randomize_statistics(tiny()))
