@@ -10,12 +10,14 @@ import keras
 import numpy as np
 from rich.progress import track
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CACHE_BYTES = 2**30  # decoded pictures are kept in memory while a set is no larger than this
 SPLITS = ("train", "validation", "test")
-SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {  # in any case
     "train": "train",
+    "training": "train",
     "test": "test",
+    "testing": "test",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
@@ -127,8 +129,8 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
         A `PictureData`. Files that are not readable images are left out and listed in `skipped`.
 
     Raises:
-        ValueError: if there is no such folder, fewer than two classes, a class with too few pictures to split, or a
-            folder of only one split.
+        ValueError: if there is no such folder, fewer than two classes, a class with too few pictures to split, a folder
+            of only one split or two of one, or a name that is not UTF-8.
 
     Example:
 
@@ -163,8 +165,12 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
 
 def _split_folders(directory):
     """The folders of the splits, by the names of `SPLITS`; none if `directory` holds classes."""
-    found = {name: directory / name for name in SPLIT_FOLDERS if (directory / name).is_dir()}
-    folders = {SPLIT_FOLDERS[name]: folder for name, folder in found.items()}
+    found = {
+        path.name: path for path in sorted(directory.iterdir()) if path.name.lower() in SPLIT_FOLDERS and path.is_dir()
+    }
+    folders = {SPLIT_FOLDERS[name.lower()]: folder for name, folder in found.items()}
+    if len(folders) < len(found):
+        raise ValueError(f"`{directory}` has two folders of one split, of {sorted(found)}: join them, or rename one.")
     if "test" not in folders and "validation" in folders:
         folders["test"] = folders.pop("validation")
     if found and not {"train", "test"} <= folders.keys():
@@ -172,7 +178,7 @@ def _split_folders(directory):
             f"`{directory}` has the folder of a split, {sorted(found)}, but not both of `train` and `test`. Name them "
             "so, or rename a class that is called like a split."
         )
-    return folders
+    return {split: folders[split] for split in SPLITS if split in folders}
 
 
 def load_digits(size=64, batch_size=32, seed=0):
@@ -235,11 +241,35 @@ def read_picture(path, size):
 def _class_files(directory):
     """Image files by class: `{sub-folder name: sorted files}`, for sub-folders that have any."""
     classes = {}
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path)):
+        files = picture_files(folder)
         if files:
             classes[folder.name] = files
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"A folder's name is that of a class, and {name!r} is not UTF-8: rename it.") from error
     return classes
+
+
+def picture_files(directory):
+    """The image files in a folder and in its sub-folders, hidden ones left out, sorted.
+
+    Example:
+
+    >>> PictureSet(picture_files("unlabelled"), labels, size=224)
+    """
+    directory = pathlib.Path(directory)
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(map(_is_hidden, (path, *path.relative_to(directory).parents)))
+    )
+
+
+def _is_hidden(path):
+    return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def _read_class_files(classes, names, size, skipped, split):

@@ -13,10 +13,12 @@ from keras_mnv4 import cost
 from keras_mnv4 import data as pictures
 from keras_mnv4 import export
 from keras_mnv4 import training
+from keras_mnv4.files import atomic_file
 
 DIGITS_TOP1 = 0.97
 DIGITS_DROP = 0.005
-FOLDER_DROP = 0.01
+FOLDER_DROP = 0.01  # or two pictures, if that is more
+BETTER_THAN_CHANCE = 0.1  # of the way from chance to all that must be learnt of a folder
 VERIFICATION_PICTURES = 64
 MIN_SAME_TOP1 = 0.9  # a network that has learnt little is often undecided between two classes
 
@@ -122,11 +124,13 @@ def run_demo(
     console.rule("Float training")
     model = build(weights=None, input_shape=(size, size, 3), classes=len(data.class_names), dropout_rate=0.2)
     training.train(model, data, epochs, flip=not is_digits)
-    model.save(out / "float.keras")
+    with atomic_file(out / "float.keras", overwrite=True) as temporary:
+        model.save(temporary)
 
     console.rule("Quantisation-aware training")
     quantized = training.quantize(model, data, epochs=qat_epochs, flip=not is_digits)
-    quantized.save(out / "w8a8.keras")
+    with atomic_file(out / "w8a8.keras", overwrite=True) as temporary:
+        quantized.save(temporary)
 
     console.rule("Export and verification")
     with console.status("Converting and comparing"):
@@ -139,7 +143,12 @@ def run_demo(
         rows = _measure(out, data, model, quantized)
     reloaded = keras.models.load_model(out / "w8a8.keras")
     float_top1, _, int8_top1, app_top1, _ = (row.top1 for row in rows)
-    least, drop = (DIGITS_TOP1, DIGITS_DROP) if is_digits else (2 / len(data.class_names), FOLDER_DROP)
+    if is_digits:
+        least, drop = DIGITS_TOP1, DIGITS_DROP
+    else:
+        chance = 1 / len(data.class_names)
+        least = chance + BETTER_THAN_CHANCE * (1 - chance)
+        drop = max(FOLDER_DROP, 2 / data.test.num_pictures)
     checks = (
         Check("float model has learnt", float_top1 >= least, f"{float_top1:.2%}, at least {least:.0%}"),
         Check(

@@ -51,13 +51,14 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def check_plan(path, plan, contents):
+def check_plan(path, plan, contents, argument="directory"):
     """Raises if a folder is of another call; if it is a new one, writes down what is going to be in it.
 
     Args:
         path: the JSON file that says so, in the folder.
         plan: JSON-ready dictionary of all that what is in the folder depends on.
         contents: what that is, for the message.
+        argument: what the folder was given as, for the message.
 
     Raises:
         ValueError: if the file has another plan; it names the keys that differ.
@@ -77,7 +78,7 @@ def check_plan(path, plan, contents):
     there = json.loads(path.read_text())
     odd = sorted(key for key in plan if there.get(key) != plan[key])
     if odd:
-        raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `directory`.")
+        raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `{argument}`.")
 
 
 def fingerprint(arrays):

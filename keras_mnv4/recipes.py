@@ -11,8 +11,11 @@ from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
+from keras_mnv4.files import check_plan
+from keras_mnv4.files import fingerprint
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
+from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 BATCH = 256  # that learning rates of `SGDRecipe` are for
 EMA_SHARE = 0.1  # of a training, that a moving average of weights reaches back at most
@@ -404,14 +407,38 @@ def fit_classifier(
     trained.optimizer.build(trained.trainable_variables)
     callbacks = []
     if backup_dir is not None:  # in a sub-folder, for Keras deletes it at the end; two, for a kill spoils one
-        callbacks.append(keras.callbacks.BackupAndRestore(pathlib.Path(backup_dir) / "latest", double_checkpoint=True))
-    return trained.fit(
+        backup = pathlib.Path(backup_dir)
+        backup.mkdir(parents=True, exist_ok=True)
+        check_plan(backup / "plan.json", _training_plan(model, data, epochs), "backups", "backup_dir")
+        callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
+    history = trained.fit(
         data.train,
         validation_data=data.validation,
         epochs=epochs,
         verbose=resolve_verbose(verbose),
         callbacks=callbacks,
     )
+    if backup_dir is not None:
+        (backup / "plan.json").unlink()
+    return history
+
+
+def _training_plan(model, data, epochs):
+    """What a training that goes on from a backup must have in common with that which made it."""
+    kinds = [[list(weight.shape), weight.trainable] for weight in model.weights]
+    quantizers = [
+        keras.saving.serialize_keras_object(layer.quantizer)["config"]
+        for layer in model._flatten_layers()
+        if isinstance(layer, FakeQuantize)
+    ]
+    return {
+        "network": kinds,
+        "quantizers": quantizers,
+        "epochs": epochs,
+        "batch_size": data.train.batch_size,
+        "class_names": list(data.class_names),
+        "pictures": fingerprint([data.train.labels]),
+    }
 
 
 def decay_kernels(model, l2):

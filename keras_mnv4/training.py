@@ -1,5 +1,7 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import layers
@@ -8,6 +10,7 @@ from keras import ops
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
 from keras_mnv4.data import PictureSet
+from keras_mnv4.data import read_picture
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.progress import resolve_verbose
@@ -18,6 +21,7 @@ HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone
 CALIBRATION_PICTURES = 256
 CORRECTION_PIXELS = 32 * 224**2  # small pictures tell little each: of those it takes more
 MOST_CORRECTION_PICTURES = 1024
+ASKED_AT_ONCE = 256  # pictures of a pool
 # Of quantisation-aware training. At 8 bits there is little to mend, and more would move the network away from what was
 # trained; at 4 bits that is what it takes.
 LEARNING_RATE_8_BITS = 2e-5
@@ -115,7 +119,7 @@ def distill(
         ratio: parts of D1, D2 and D3; 0 to leave one out.
         pictures: the training set's pictures, where larger ones than those of `data` are at hand to crop from: a uint8
             array, or a list of files.
-        pool: files of pictures without labels, for D3.
+        pool: files of pictures without labels, for D3. Those that cannot be read are left out.
         store: folder for the teacher's probabilities, in TensorFlow's files. They are written there first, with the
             pictures, and read in each step; if writing was stopped, the same call goes on. None to ask the teacher in
             each step.
@@ -152,8 +156,7 @@ def distill(
     train = data.train
     pictures = train.pictures if pictures is None else pictures
     if pool:
-        shown = PictureSet(pool, np.zeros(len(pool)), teacher.input_shape[1] or train.size)
-        probabilities = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
+        pool, probabilities = _ask(teacher, pool, teacher.input_shape[1] or train.size)
         chosen = distillation.select_relevant(probabilities, -(-len(pictures) // classes))
         pool = [pool[index] for index in chosen]
     sources = [
@@ -167,9 +170,10 @@ def distill(
     mix = distillation.DatasetMix(sources, train.size, parts, train.batch_size, epoch_size=len(pictures))
     optimizer = adamw(learning_rate, epochs * len(mix))
     shown, labels = data.validation.arrays()
+    soft_labels = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
     how = {
         "epochs": epochs,
-        "validation_data": (shown, {"labels": np.eye(classes, dtype="float32")[labels]}),
+        "validation_data": (shown, {"labels": np.eye(classes, dtype="float32")[labels], "soft_labels": soft_labels}),
         "shuffle": False,
         "verbose": resolve_verbose(verbose),
     }
@@ -180,6 +184,23 @@ def distill(
         return distiller.fit(mix, **how)
     written = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=how["verbose"])
     return distiller.fit(written.tf_data(train.batch_size).repeat(), steps_per_epoch=len(mix), **how)
+
+
+def _ask(teacher, files, size):
+    """The files that can be read, and a teacher's probabilities for them. A few pictures are in memory at a time."""
+    probabilities = Probabilities(ClassifierView(teacher, "teacher"))
+    readable, found = [], []
+    for start in range(0, len(files), ASKED_AT_ONCE):
+        pictures = {}
+        for file in files[start : start + ASKED_AT_ONCE]:
+            with contextlib.suppress(Exception):  # of damaged and of huge files, Pillow raises many kinds
+                pictures[file] = read_picture(file, size)
+        if pictures:
+            readable += pictures
+            found.append(probabilities.predict(np.stack(list(pictures.values())), verbose=0))
+    if not found:
+        raise ValueError(f"`pool` must be image files. Received {len(files)} files, none of which can be read.")
+    return readable, np.concatenate(found)
 
 
 def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
@@ -241,12 +262,18 @@ def correction_pictures(pictures):
 def least_bits(model):
     """The fewest bits that anything in a fake-quantised model is rounded to.
 
+    Raises:
+        ValueError: if nothing is.
+
     Example:
 
     >>> least_bits(quantize_model(model, "w4a8"))
     4
     """
-    return min(layer.quantizer.num_bits for layer in model._flatten_layers() if isinstance(layer, qat.FakeQuantize))
+    bits = [layer.quantizer.num_bits for layer in model._flatten_layers() if isinstance(layer, qat.FakeQuantize)]
+    if not bits:
+        raise ValueError(f"`model` must be fake-quantised, as `quantize_model` makes it. Received: {model.name}")
+    return min(bits)
 
 
 def top1(model, pictures, limit=None):
@@ -257,8 +284,10 @@ def top1(model, pictures, limit=None):
     >>> 0 <= top1(model, data.test) <= 1
     True
     """
-    inputs, labels = pictures.arrays(limit)
-    return float((model.predict(inputs, verbose=0).argmax(-1) == labels).mean())
+    if limit is not None:
+        pictures = PictureSet(*pictures.arrays(limit), pictures.size, pictures.batch_size)
+    outputs, labels = _outputs(model, pictures)
+    return float((outputs.argmax(-1) == labels).mean())
 
 
 def _outputs(model, pictures):

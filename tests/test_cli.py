@@ -51,7 +51,8 @@ def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys)
     assert mnv4("quantize", model, "--data", photo_folder, "--epochs", 0, "--out", quantized) == 0
     project = tmp_path / "project"
     (project / "app" / "src" / "main").mkdir(parents=True)
-    files = {target: tmp_path / f"{target}.file" for target in ("edgetpu", "app", "onnx", "float")}
+    files = {target: tmp_path / f"{target}.tflite" for target in ("edgetpu", "app", "float")}
+    files["onnx"] = tmp_path / "float.onnx"
     for target, path in files.items():
         source = quantized if target in ("edgetpu", "app") else model
         android = ("--android", project) if target == "app" else ()
@@ -129,6 +130,7 @@ def test_limits_of_a_search_are_read(capsys):
     ("arguments", "message"),
     [
         (("--limit", "flops=1e6"), "flops"),
+        (("--size", 16), "32 pixels at least"),
         (("--weight-bits", 9), "w9a8"),
         (("--weight-bits", 9, "--space", "two-stage"), "w9a8"),
         (("--strategy", "darts", "--space", "two-stage"), "--strategy spos"),
@@ -201,11 +203,13 @@ def test_a_student_asks_its_teacher_in_each_step(photo_folder, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("classes", "arguments", "message"),
     [
-        (3, (), "Fine-tune it"),
+        (3, (), "was trained for 3 classes. The pictures of --data have 2: china, flower."),
         (2, ("--mix", "1:1"), "such as 1:1:0"),
-        (2, ("--mix", "0:0:0"), "not all of them 0"),
-        (2, ("--mix", "1:1:2"), "a pool of 0"),
-        (2, ("--pool", None), "a ratio that ends in 0"),
+        (2, ("--mix", "0:0:0"), "such as 1:1:0"),
+        (2, ("--mix", "nan:1:0"), "such as 1:1:0"),
+        (2, ("--mix", "1:1:2"), "D3 takes its pictures from --pool"),
+        (2, ("--pool", None), "a --mix that ends in 0"),
+        (2, ("--mix", "1:1:2", "--pool", "no/such/folder"), "--pool must be a folder"),
     ],
 )
 def test_what_a_student_cannot_learn_from(photo_folder, tmp_path, capsys, classes, arguments, message):
@@ -215,6 +219,70 @@ def test_what_a_student_cannot_learn_from(photo_folder, tmp_path, capsys, classe
     assert mnv4("distill", teacher, "--data", photo_folder, "--size", 32, *arguments, "--out", out) == 1
     assert message in capsys.readouterr().err.replace("`", "")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "message"),
+    [
+        ("pants\nshirt\n", ("--data", None), "2 classes: pants, shirt. The pictures of --data have 2: china, flower."),
+        (None, (), "2 classes. The pictures of --data have 10: 0, 1, 2"),  # the digits, of a forgotten --data
+    ],
+)
+def test_models_of_other_classes_are_not_quantised(photo_folder, tmp_path, capsys, labels, arguments, message):
+    model = _save_teacher(tmp_path / "model.keras")
+    if labels is not None:
+        (tmp_path / "model.labels.txt").write_text(labels)
+    arguments = [photo_folder if each is None else each for each in arguments]
+    assert mnv4("quantize", model, *arguments, "--epochs", 0, "--out", tmp_path / "q.keras") == 1
+    assert message in capsys.readouterr().err.replace("`", "")
+    assert not (tmp_path / "q.keras").exists()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("shape", "activation", "message"),
+    [
+        ((None, None, 3), "softmax", "has (None, None, 3), (2,)"),
+        ((32, 48, 3), "softmax", "has (32, 48, 3), (2,)"),
+        ((32, 32, 1), "softmax", "has (32, 32, 1), (2,)"),
+        ((32, 32, 3), None, "gives logits: add a softmax"),
+    ],
+)
+def test_models_that_are_no_classifiers_of_pictures_are_not_quantised(tmp_path, capsys, shape, activation, message):
+    pixels = keras.Input(shape)
+    outputs = keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(pixels))
+    keras.Model(pixels, outputs).save(tmp_path / "model.keras")
+    assert mnv4("quantize", tmp_path / "model.keras", "--out", tmp_path / "q.keras") == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_labels_and_files_of_others_are_not_replaced(photo_folder, tmp_path, capsys):
+    (tmp_path / "m.labels.txt").write_text("mine")
+    assert mnv4("train", "--data", photo_folder, "--out", tmp_path / "m.keras") == 1
+    assert "`--overwrite`" in capsys.readouterr().err
+    model = _save_teacher(tmp_path / "model.keras")
+    for target, out in (("onnx", "m.tflite"), ("edgetpu", "m.onnx"), ("edgetpu", model.name)):
+        assert mnv4("export", model, "--target", target, "--out", tmp_path / out, "--overwrite") == 1
+        assert "`--out` must end in .tflite" in capsys.readouterr().err
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--size", "0"),
+        ("train", "--alpha", "-1"),
+        ("train", "--epochs", "-1"),
+        ("search", "--train-epochs", "-1"),
+        ("cost", "m.keras", "--size", "-5"),
+    ],
+)
+def test_numbers_out_of_range_are_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        mnv4(*arguments)
+    assert ended.value.code == 2
+    assert f"{arguments[-2]}: must be" in capsys.readouterr().err
 
 
 def test_unreadable_pictures_are_counted(photo_folder, tmp_path, capsys, monkeypatch):

@@ -1,3 +1,5 @@
+import os
+import sys
 import warnings
 
 import numpy as np
@@ -46,6 +48,7 @@ def write_splits(folder, counts):
     [
         ({"train": 10, "test": 2, "valid": 3}, [20, 6, 4]),
         ({"train": 10, "val": 3}, [18, 2, 6]),  # ImageNet's: tested on what it calls validation
+        ({"Training": 10, "Testing": 2}, [18, 2, 4]),
     ],
 )
 def test_splits_may_go_by_other_names(counts, expected, tmp_path):
@@ -53,6 +56,32 @@ def test_splits_may_go_by_other_names(counts, expected, tmp_path):
     loaded = data.load_image_folder(tmp_path, 32)
     assert loaded.class_names == ("a", "b")
     assert [getattr(loaded, split).num_pictures for split in data.SPLITS] == expected
+
+
+def test_two_folders_of_one_split_are_an_error(tmp_path):
+    write_splits(tmp_path, {"train": 3, "test": 3, "val": 3, "Validation": 3})
+    with pytest.raises(ValueError, match="two folders of one split"):
+        data.load_image_folder(tmp_path, 32)
+
+
+def test_hidden_copies_of_pictures_are_left_out(tmp_path):
+    for name in ("a", "b", "__MACOSX", ".cache"):
+        for hidden in ("", ".ipynb_checkpoints", "__MACOSX"):
+            for index in range(4):
+                write(tmp_path / name / hidden / f"{index}.png", (index, 0, 0))
+    write(tmp_path / "a" / "deeper" / "4.TIF")
+    write(tmp_path / "a" / "._0.png")
+    loaded = data.load_image_folder(tmp_path, 32)
+    assert loaded.class_names == ("a", "b")
+    assert sum(getattr(loaded, split).num_pictures for split in data.SPLITS) == 9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all names are text")
+def test_names_of_classes_are_text(tmp_path):
+    for name in ("a", os.fsdecode(b"caf\xe9")):
+        write(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match="not UTF-8: rename it"):
+        data.load_image_folder(tmp_path, 32)
 
 
 def test_the_folder_of_one_split_is_not_taken_for_a_class(tmp_path):

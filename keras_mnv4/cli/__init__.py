@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import sys
+import threading
 
 from keras_mnv4.cli.parser import make_parser
 
@@ -24,7 +25,8 @@ def main(argv=None):
     0
     """
     arguments = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are cleared away
+    if threading.current_thread() is threading.main_thread():  # so that temporary files are cleared away
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         # With --json, all that is not the answer goes where messages go.
         with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
@@ -44,6 +46,8 @@ def main(argv=None):
 
 def _message(error):
     """What went wrong, as the package says it; with the way to the trace where it is not the package that speaks."""
+    if isinstance(error, FileExistsError):
+        return f"{error} (`--out` names another, `--overwrite` replaces it.)"
     if isinstance(error, (ImportError, OSError, RuntimeError, ValueError)):
         return str(error)
     return f"{type(error).__name__}: {error}. `mnv4 --traceback ...` says where; please report it."

@@ -5,6 +5,7 @@ answers at once.
 """
 
 import dataclasses
+import math
 import pathlib
 import sys
 
@@ -20,6 +21,8 @@ MODELS = {
 }
 SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
+LEAST_SIZE = 32  # pixels, of a network that is trained
+PRICES = "energy45"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +60,9 @@ def quantize(arguments):
 
     _check_model_path(arguments)
     policy = qat.get_policy(arguments.policy)
-    model = _load_model(arguments.model)
+    model = _load_classifier(arguments.model)
     data = _load_data(arguments, model.input_shape[1])
+    _check_classes(model, arguments.model, data)
     flip = arguments.data is not None
     quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip, backup_dir=arguments.backup)
     return _report_and_save(quantized, data, arguments)
@@ -70,14 +74,22 @@ def distill(arguments):
 
     _check_model_path(arguments)
     ratio = _ratio(arguments.mix)
+    if arguments.pool is not None and not arguments.pool.is_dir():
+        raise ValueError(f"`--pool` must be a folder of pictures. Received: {arguments.pool}")
+    if (arguments.pool is not None) != bool(ratio[2]):
+        raise ValueError(
+            f"D3 takes its pictures from `--pool`: give both, or a `--mix` that ends in 0. Received: --mix "
+            f"{arguments.mix}, --pool {arguments.pool}"
+        )
     teacher = _load_model(arguments.teacher)
     data = _load_data(arguments, arguments.size)
+    _check_classes(teacher, arguments.teacher, data)
     student = _new_model(arguments, data)
     how = {"ratio": ratio, "store": arguments.store}
     if arguments.data is not None:  # crops are of larger pictures than those shown
         how["pictures"] = sets.load_image_folder(arguments.data, 2 * arguments.size).train.pictures
     if arguments.pool is not None:
-        how["pool"] = [path for path in sorted(arguments.pool.rglob("*")) if path.suffix.lower() in sets.SUFFIXES]
+        how["pool"] = sets.picture_files(arguments.pool)
     training.distill(student, teacher, data, arguments.epochs, **how)
     return _report_and_save(student, data, arguments)
 
@@ -87,12 +99,14 @@ def export(arguments):
     from keras_mnv4 import files
 
     out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
+    if out.suffix != (".onnx" if arguments.target == "onnx" else ".tflite"):
+        raise ValueError(f"`--out` must end in .tflite, or with `--target onnx` in .onnx. Received: {out}")
     files.check_writable(out, arguments.overwrite)
     if arguments.android is not None and arguments.target != "app":
         raise ValueError(f"`--android` takes files of `--target app`. Received: --target {arguments.target}")
     if arguments.android is not None:
         exporting.check_android_project(arguments.android, arguments.overwrite)
-    model = _load_model(arguments.model)
+    model = _load_classifier(arguments.model) if arguments.data is not None else _load_model(arguments.model)
     samples = None
     if arguments.data is not None:
         samples = _load_data(arguments, model.input_shape[1]).test.arrays(64)[0].astype("float32")
@@ -129,25 +143,26 @@ def cost(arguments):
     from keras_mnv4 import files
 
     if arguments.model.endswith(".tflite"):
-        if arguments.out or arguments.policy or arguments.size:
-            raise ValueError("A .tflite file is timed: `--out`, `--policy` and `--size` are for models.")
+        if arguments.out or arguments.policy or arguments.size or arguments.prices:
+            raise ValueError("A .tflite file is timed: `--out`, `--policy`, `--prices` and `--size` are for models.")
         latency = costs.measure_operators(arguments.model)
         return Outcome(str(latency), dataclasses.asdict(latency))
     if arguments.out is not None:
         files.check_writable(arguments.out, arguments.overwrite)
+    prices = arguments.prices or PRICES
     found = _profile(arguments)
     if arguments.out is not None:
-        found.save(arguments.out, arguments.prices, arguments.overwrite)
-    ace_v2, elementwise = found.ace_v2(arguments.prices), found.elementwise_share(arguments.prices)
+        found.save(arguments.out, prices, arguments.overwrite)
+    ace_v2, elementwise = found.ace_v2(prices), found.elementwise_share(prices)
     waiting = {target: costs.roofline(found, target).memory_bound_share for target in costs.TARGETS}
     text = (
-        f"{found.table(arguments.prices)}\n"
+        f"{found.table(prices)}\n"
         f"{found.parameters:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights, {found.macs:,} MACs; ACE "
         f"{found.ace():.3g}, ACEv2 {ace_v2:.3g}, of it elementwise {elementwise:.0%}; {found.energy() / 1e6:.3g} µJ at "
         "45 nm"
     )
     for target, share in waiting.items():
-        text += f"\non a {target}: {share:.0%} of the time waits for memory"
+        text += f"\nin 8 bits on a {target}: {share:.0%} of the time waits for memory"
     facts = {
         "parameters": found.parameters,
         "weight_bytes": found.weight_bytes,
@@ -179,6 +194,8 @@ def search(arguments):
     bits = tuple(arguments.weight_bits)
     how = {"limits": limits, "epochs": arguments.epochs}
     shape = (arguments.size, arguments.size, 3)
+    if arguments.size < LEAST_SIZE:
+        raise ValueError(f"`--size` must be {LEAST_SIZE} pixels at least. Received: {arguments.size}")
     is_two_stage = arguments.space == "two-stage"
     if is_two_stage and arguments.strategy != "spos":
         raise ValueError("Two stages are searched with `--strategy spos`.")
@@ -299,9 +316,11 @@ def _ratio(text):
     """`"1:1:0"` as three numbers."""
     try:
         first, second, third = map(float, text.split(":"))
-        return first, second, third
     except ValueError:
-        raise ValueError(f"`--mix` must be parts of D1, D2 and D3, such as 1:1:0. Received: {text}") from None
+        first = second = third = math.nan
+    if not (math.isfinite(first + second + third) and min(first, second, third) >= 0 < first + second + third):
+        raise ValueError(f"`--mix` must be parts of D1, D2 and D3, such as 1:1:0. Received: {text}")
+    return first, second, third
 
 
 def _load_data(arguments, size):
@@ -333,7 +352,37 @@ def _load_model(path):
 
     if not pathlib.Path(path).is_file():
         raise ValueError(f"No such model file: {path}")
-    return keras.models.load_model(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def _load_classifier(path):
+    """A model that takes square colour pictures of one size, and gives probabilities."""
+    from keras_mnv4.distillation.classifier_view import ends_in_softmax
+
+    model = _load_model(path)
+    shapes = [tuple(tensor.shape[1:]) for tensor in (*(model.inputs or ()), *(model.outputs or ()))]
+    ranks = [len(shape) for shape in shapes]
+    if ranks != [3, 1] or shapes[0][2] != 3 or shapes[0][0] != shapes[0][1] or shapes[0][0] is None:
+        raise ValueError(
+            "The model must take square pictures of one size, (size, size, 3), and give (classes,). That of "
+            f"{path} has {', '.join(map(str, shapes))}"
+        )
+    if ends_in_softmax(model) is False:
+        raise ValueError(f"The model must give probabilities, and that of {path} gives logits: add a softmax.")
+    return model
+
+
+def _check_classes(model, path, data):
+    """Raises unless a model has the classes of the pictures, by number and, where its labels are known, by name."""
+    labels, names = _labels_path(path), list(data.class_names)
+    known = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else None
+    count = model.output_shape[-1]
+    if count != len(names) or (known is not None and known != names):
+        theirs = ": " + ", ".join(known) if known else ""
+        raise ValueError(
+            f"{path} was trained for {count} classes{theirs}. The pictures of `--data` have {len(names)}: "
+            f"{', '.join(names)}."
+        )
 
 
 def _synthesize(arguments, teacher, directory):
@@ -349,7 +398,7 @@ def _synthesize(arguments, teacher, directory):
         size=arguments.teacher_size,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
-        class_names=names.read_text().splitlines() if names.is_file() else None,
+        class_names=names.read_text(encoding="utf-8").splitlines() if names.is_file() else None,
         seed=arguments.seed,
     )
 
@@ -361,16 +410,17 @@ def _check_model_path(arguments):
     if arguments.out.suffix != ".keras":
         raise ValueError(f"`--out` must end in .keras. Received: {arguments.out}")
     files.check_writable(arguments.out, arguments.overwrite)
+    files.check_writable(_labels_path(arguments.out), arguments.overwrite)
 
 
 def _report_and_save(model, data, arguments):
     from keras_mnv4 import files
     from keras_mnv4 import training
 
+    with files.atomic_file(_labels_path(arguments.out), arguments.overwrite) as temporary:
+        temporary.write_text("\n".join(data.class_names) + "\n", encoding="utf-8")
     with files.atomic_file(arguments.out, arguments.overwrite) as temporary:
         model.save(temporary)
-    with files.atomic_file(_labels_path(arguments.out), overwrite=True) as temporary:
-        temporary.write_text("\n".join(data.class_names) + "\n")
     top1, pictures = training.top1(model, data.test), data.test.num_pictures
     facts = {"model": arguments.out, "labels": _labels_path(arguments.out), "top1": top1, "pictures": pictures}
     return Outcome(f"{arguments.out}: test top-1 {top1:.2%} of {pictures}", facts)
@@ -379,7 +429,7 @@ def _report_and_save(model, data, arguments):
 def _read_labels(model_path, target):
     path = _labels_path(model_path)
     if path.is_file():
-        return path.read_text().splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     if target == "app":
         raise ValueError(f"The target `app` needs class names, one a line, in {path}. `mnv4 train` writes them.")
     return None

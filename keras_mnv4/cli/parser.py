@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import pathlib
 
 from keras_mnv4.cli import commands
@@ -77,16 +78,20 @@ def make_parser():
     _add_backup(added)
     _add_model(added)
     added.add_argument("--weights", help="start from these, such as imagenet, a checkpoint's tag or a file")
-    added.add_argument("--size", type=int, help="height and width in pixels (64; with --weights, the checkpoint's)")
-    added.add_argument("--epochs", type=int, help="passes over the pictures (20; with --weights 2, behind a new head)")
+    added.add_argument(
+        "--size", type=_above_0, help="height and width in pixels (64; with --weights, the checkpoint's)"
+    )
+    added.add_argument(
+        "--epochs", type=_from_0, help="passes over the pictures (20; with --weights 2, behind a new head)"
+    )
 
     added = _add(add, commands.distill, "train a classifier to give what another one gives")
     added.add_argument("teacher", help="a .keras file of a classifier of the same classes")
     _add_data(added)
     _add_out(added, "student.keras")
     _add_model(added)
-    added.add_argument("--size", type=int, default=64, help="height and width in pixels")
-    added.add_argument("--epochs", type=int, default=20, help="passes over the pictures")
+    added.add_argument("--size", type=_above_0, default=64, help="height and width in pixels")
+    added.add_argument("--epochs", type=_above_0, default=20, help="passes over the pictures")
     added.add_argument("--mix", default="1:1:0", metavar="D1:D2:D3", help="RandAugment, Mixup and --pool, in parts")
     added.add_argument("--pool", metavar="DIR", type=pathlib.Path, help="pictures without labels, for D3")
     added.add_argument("--store", metavar="DIR", help="folder for what the teacher gives; goes on from there")
@@ -97,11 +102,13 @@ def make_parser():
     _add_out(added, "quantized.keras")
     _add_backup(added)
     added.add_argument("--policy", default="w8a8", help="such as w8a8, w4a8, w4a8_first_last_8, pikelpn")
-    added.add_argument("--epochs", type=int, default=2, help="passes over the pictures; 0: calibrate and round only")
+    added.add_argument(
+        "--epochs", type=_from_0, default=2, help="passes over the pictures; 0: calibrate and round only"
+    )
 
     added = _add(add, commands.export, "write a verified TFLite or ONNX file")
     added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
-    _add_data(added)
+    _add_data(added, "pictures to verify the file with (default: made up)")
     _add_out(added, None, "default: model.tflite, or model.onnx")
     added.add_argument("--target", choices=("edgetpu", "cpu", "app", "float", "onnx"), default="edgetpu")
     added.add_argument("--android", metavar="DIR", help="Android project to put the file in, for --target app")
@@ -112,8 +119,8 @@ def make_parser():
     added = _add(add, commands.cost, "say what a network costs; or how long a TFLite file takes here")
     added.add_argument("model", help="a .keras file, the name of a network such as MobileNetV4ConvSmall, or a .tflite")
     added.add_argument("--policy", help="quantise by this policy first, such as w4a8")
-    added.add_argument("--size", type=int, help="height and width in pixels")
-    added.add_argument("--prices", default="energy45", help="price table of ACEv2: energy45, energy7 or bitwidth")
+    added.add_argument("--size", type=_above_0, help="height and width in pixels")
+    added.add_argument("--prices", help="price table of ACEv2: energy45 (default), energy7 or bitwidth")
     _add_out(added, None, "write the table: .csv, .json, .html or .png")
 
     added = _add(add, commands.search, "find a network for pictures, within limits on its cost")
@@ -121,13 +128,13 @@ def make_parser():
     added.add_argument("--space", choices=(*commands.SPACES, "two-stage"), default="small")
     added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas"), default="spos")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
-    added.add_argument("--size", type=int, default=32, help="height and width in pixels")
+    added.add_argument("--size", type=_above_0, default=32, help="height and width in pixels")
     added.add_argument("--limit", action="append", default=[], metavar="MEASURE=NUMBER", help="such as macs=30e6")
     added.add_argument("--weight-bits", type=int, nargs="+", default=[], help="bits to choose for each block: 4 8")
-    added.add_argument("--epochs", type=int, default=30, help="passes of training all networks together")
-    added.add_argument("--population", type=int, default=50, help="networks of a generation")
-    added.add_argument("--generations", type=int, default=20, help="of evolution, for spos")
-    added.add_argument("--train-epochs", type=int, default=20, help="passes of training what was found; 0 for none")
+    added.add_argument("--epochs", type=_above_0, default=30, help="passes of training all networks together")
+    added.add_argument("--population", type=_above_0, default=50, help="networks of a generation")
+    added.add_argument("--generations", type=_above_0, default=20, help="of evolution, for spos")
+    added.add_argument("--train-epochs", type=_from_0, default=20, help="passes of training what was found; 0 for none")
     added.add_argument("--teacher", metavar="FILE", help="a .keras file: search on pictures made from it, without data")
     _add_synthesis(added, "--teacher-size")
 
@@ -140,8 +147,8 @@ def make_parser():
     _add_data(added)
     _add_network(added)
     added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
-    added.add_argument("--size", type=int, help="height and width in pixels (64; with --data 96)")
-    added.add_argument("--epochs", type=int, default=15, help="passes of float training")
+    added.add_argument("--size", type=_above_0, help="height and width in pixels (64; with --data 96)")
+    added.add_argument("--epochs", type=_above_0, default=15, help="passes of float training")
 
     added = _add(add, commands.completion, "print a shell's completion of these commands")
     added.add_argument("shell", choices=("bash", "zsh", "tcsh"))
@@ -160,8 +167,31 @@ def _add(subparsers, command, help):
     return added
 
 
-def _add_data(added):
-    added.add_argument("--data", metavar="DIR", help="folder of images in class sub-folders (default: digits)")
+def _above_0(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
+def _from_0(text):
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {number}")
+    return number
+
+
+def _width(text):
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {number}")
+    return number
+
+
+def _add_data(added, what="(default: digits)"):
+    added.add_argument(
+        "--data", metavar="DIR", help=f"folder of images in class sub-folders, {what}".replace(", (", " (")
+    )
 
 
 def _add_out(added, default, help=None):
@@ -182,15 +212,21 @@ def _add_network(added):
 
 def _add_model(added):
     _add_network(added)
-    added.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
+    added.add_argument("--alpha", type=_width, default=1.0, help="width multiplier")
 
 
 def _add_synthesis(added, size):
     added.add_argument(
-        size, dest="teacher_size", metavar="PIXELS", type=int, help="height and width that the model is shown (its own)"
+        size,
+        dest="teacher_size",
+        metavar="PIXELS",
+        type=_above_0,
+        help="height and width that the model is shown (its own)",
     )
-    added.add_argument("--pictures", type=int, default=500, help="how many are made from the model")
-    added.add_argument("--rounds", type=int, default=10, help="how often each class is painted, and labels calibrated")
-    added.add_argument("--steps", type=int, default=2000, help="of painting each picture")
-    added.add_argument("--batch-size", type=int, default=50, help="pictures painted together")
+    added.add_argument("--pictures", type=_above_0, default=500, help="how many are made from the model")
+    added.add_argument(
+        "--rounds", type=_above_0, default=10, help="how often each class is painted, and labels calibrated"
+    )
+    added.add_argument("--steps", type=_above_0, default=2000, help="of painting each picture")
+    added.add_argument("--batch-size", type=_above_0, default=50, help="pictures painted together")
     added.add_argument("--seed", type=int, default=0, help="of what is made")

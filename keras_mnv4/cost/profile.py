@@ -111,7 +111,8 @@ class _Walk:
 
     def call(self, operation, args, prefix, is_fused):
         path = prefix + operation.name
-        if isinstance(operation, keras.Model) and hasattr(operation, "operations") and not has_counter(operation):
+        is_graph = isinstance(operation, keras.Sequential) or hasattr(operation, "operations")
+        if isinstance(operation, keras.Model) and is_graph and not has_counter(operation):
             return self.run(operation, keras.tree.flatten(args), path + "/")
         name = self.arithmetic.float_format or getattr(operation, "compute_dtype", None) or keras.config.floatx()
         kind = type(getattr(operation, "layer", operation)).__name__

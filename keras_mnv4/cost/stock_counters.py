@@ -98,6 +98,11 @@ def count_wrapper(wrapper, row, value):
 def _convolve(layer, row, value, kernel):
     """Sums of products and their bias."""
     shape = layer.compute_output_shape(value.shape)
+    if isinstance(layer, layers.Dense) and value.shape[-1] != layer.kernel.shape[0]:
+        raise ValueError(
+            f"`{row.path}` takes {layer.kernel.shape[0]} numbers, and would get {value.shape[-1]} with this "
+            "`input_shape`: profile the model at the size that it was built for."
+        )
     is_depthwise = isinstance(layer, (layers.DepthwiseConv1D, layers.DepthwiseConv2D))
     *window, last = layer.kernel.shape
     terms = math.prod(window[:-1] if is_depthwise else window)

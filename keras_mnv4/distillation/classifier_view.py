@@ -45,8 +45,8 @@ class ClassifierView:
                 f"`{argument}` must have one input and one output. Received: {len(model.inputs)} and "
                 f"{len(model.outputs)}"
             )
-        ends_in_softmax = _ends_in_softmax(model) if self.is_functional else None
-        self.is_softmax = ends_in_softmax if outputs is None else KINDS[outputs]
+        seen = ends_in_softmax(model) if self.is_functional else None
+        self.is_softmax = seen if outputs is None else KINDS[outputs]
         if self.is_softmax is None:
             raise ValueError(
                 f"It is not clear from the last layer of `{argument}` whether it gives probabilities: say "
@@ -57,7 +57,7 @@ class ClassifierView:
         self._sides = self._before = self._finish = None
         if self.is_functional:
             self._sides = sides_of(model.inputs[0])
-            if ends_in_softmax and self.is_softmax:
+            if seen and self.is_softmax:
                 self._before, self._finish = _before_softmax(model)
         self.features = {name: model.get_layer(name).output for name in layer_names}
         self.classes = model.outputs[0].shape[-1] if self.is_functional else None
@@ -119,11 +119,11 @@ def _last_operation(model):
     return operation
 
 
-def _ends_in_softmax(model):
+def ends_in_softmax(model):
     """Whether a Functional model gives probabilities; None if that is not clear."""
     operation = _last_operation(model)
     if isinstance(operation, keras.Model):
-        return _ends_in_softmax(operation) if getattr(operation, "outputs", None) else None
+        return ends_in_softmax(operation) if getattr(operation, "outputs", None) else None
     operation = operation.layer if isinstance(operation, QuantizeWrapper) else operation
     if isinstance(operation, keras.layers.Softmax):
         return True

@@ -346,3 +346,20 @@ def test_conv_small_costs_stay_what_they_are():
     assert float_costs.ace() == 186_005_568 * 1024
     assert integer_costs.ace() == 186_005_568 * 32
     assert integer_costs.weight_bytes < 0.56 * cost.profile(qat.quantize_model(model, "w8a8")).weight_bytes
+
+
+@pytest.mark.once
+def test_sequential_models_inside_of_others_are_walked_through():
+    head = keras.Sequential([layers.Flatten(), layers.Dense(3, name="fc")], name="head")
+    inputs = keras.Input((4, 4, 2))
+    costs = cost.profile(keras.Model(inputs, head(keras.Sequential([layers.RandomFlip()])(inputs))))
+    assert costs.macs == 4 * 4 * 2 * 3
+    assert costs.layers[-1].path == "head/fc"
+    assert cost.profile(keras.Sequential([inputs, head])).macs == costs.macs
+
+
+@pytest.mark.once
+def test_sizes_that_a_dense_layer_does_not_take_are_refused():
+    model = keras.Sequential([keras.Input((4, 4, 2)), layers.Flatten(), layers.Dense(3, name="fc")])
+    with pytest.raises(ValueError, match="`fc` takes 32 numbers, and would get 50"):
+        cost.profile(model, (5, 5, 2))

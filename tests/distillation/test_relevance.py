@@ -65,6 +65,8 @@ def test_of_a_teacher_of_logits_the_probabilities_count(tmp_path, monkeypatch):
     pool = [tmp_path / f"{index}.png" for index in range(len(pictures))]
     for path, picture in zip(pool, pictures, strict=True):
         Image.fromarray(picture).save(path)
+    (tmp_path / "damaged.png").write_text("no picture")
+    pool.insert(1, tmp_path / "damaged.png")
 
     def stop(probabilities, per_class):
         given.append(probabilities)
@@ -76,3 +78,26 @@ def test_of_a_teacher_of_logits_the_probabilities_count(tmp_path, monkeypatch):
         training.distill(linear(seed=1), teacher, data, epochs=1, ratio=(1, 1, 1), pool=pool)
     expected = softmax(outputs(teacher, pictures.astype("float32")))
     np.testing.assert_allclose(given[0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.once
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("has_store", [False, True])
+def test_students_are_validated_against_their_teacher(has_store, tmp_path):
+    teacher, student = linear(), linear(seed=1)
+    data = PictureData(("a", "b", "c"), *[PictureSet(PICTURES.astype("uint8"), LABELS, size=8)] * 3)
+    store = tmp_path / "store" if has_store else None
+    history = training.distill(student, teacher, data, epochs=1, store=store, verbose=0).history
+    probabilities = [
+        softmax(outputs(model, data.validation.pictures.astype("float32"))) for model in (teacher, student)
+    ]
+    expected = -(probabilities[0] * np.log(probabilities[1])).sum(-1).mean()
+    assert history["val_loss"] == [pytest.approx(expected, rel=1e-4)]
+
+
+@pytest.mark.once
+def test_a_pool_without_a_readable_picture_is_an_error(tmp_path):
+    (tmp_path / "damaged.png").write_text("no picture")
+    data = PictureData(("a", "b", "c"), *[PictureSet(PICTURES.astype("uint8"), LABELS, size=8)] * 3)
+    with pytest.raises(ValueError, match="none of which can be read"):
+        training.distill(linear(), linear(), data, epochs=1, ratio=(1, 1, 1), pool=[tmp_path / "damaged.png"])

@@ -1,5 +1,6 @@
 """QAT as it is run: stopped and resumed, in half precision, on several devices, with statistics frozen on the way."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -124,6 +125,13 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             training.train(small_classifier(), data, epochs=2, verbose=0, backup_dir=backup)
     assert any(backup.iterdir())
+    for model, other, epochs, what in (
+        (small_classifier(), data, 3, "epochs"),
+        (qat.quantize_model(small_classifier()), data, 2, "network, quantizers"),
+        (small_classifier(), dataclasses.replace(data, class_names=("a", "b", "d")), 2, "class_names"),
+    ):
+        with pytest.raises(ValueError, match=f"has backups of another {what}: give another `backup_dir`"):
+            training.train(model, other, epochs, verbose=0, backup_dir=backup)
     history = training.train(small_classifier(), data, epochs=2, verbose=0, backup_dir=backup)
     assert history.epoch == [1]
     assert not any(backup.iterdir())  # done: the next training begins anew
