@@ -93,7 +93,7 @@ def search(
     )
     tuner.search(
         validation_data=data.validation.arrays(),
-        calibration_data=np.random.default_rng(seed).permutation(data.train.arrays(CALIBRATION_PICTURES)[0]),
+        calibration_data=data.train.arrays(CALIBRATION_PICTURES)[0],
         verbose=int(verbose != 0),
     )
     return tuner

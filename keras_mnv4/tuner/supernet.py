@@ -155,10 +155,8 @@ class SuperNet(keras.Model):
     def recalibrate(self, candidate, data, batch_size=BATCH):
         """Chooses a candidate, and takes the statistics of its batch normalisations anew.
 
-        They are weighted means over all batches, each that of its batch in training, the later ones with more weight:
-        by far the most have the last `1 / (1 - momentum)`, ten with a momentum of 0.9. Give classes mixed. Batches of
-        another size than the first, such as the rest at the end, are left out: a few pictures would count as much as
-        many.
+        They are means over all pictures, of what each batch has in training. Arrays may be sorted by class: they are
+        mixed, always in the same way; batches of other data should have classes mixed.
 
         Source: Guo et al., "Single Path One-Shot Neural Architecture Search" (arXiv 1904.00420), section 3.4.
 
@@ -169,21 +167,20 @@ class SuperNet(keras.Model):
         """
         self.choose(candidate)
         norms = [layer for layer in self._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
-        for norm in norms:
-            for statistic in (norm.moving_mean, norm.moving_variance):
+        statistics = [each for norm in norms for each in (norm.moving_mean, norm.moving_variance)]
+        shares = [1.0 - norm.momentum for norm in norms for _ in range(2)]  # that one batch adds
+        sums, count, observer = [0.0] * len(statistics), 0, self._find_observer()
+        for pictures, _ in _batches(data, batch_size, is_mixed=True):
+            for statistic in statistics:
                 statistic.assign(ops.zeros(statistic.shape))
-        batches, observer, size = 0, self._find_observer(), None
-        for pictures, _ in _batches(data, batch_size):
-            size = size or len(pictures)
-            if len(pictures) == size:
-                observer.predict_on_batch(pictures)
-                batches += 1
-        if not batches:
+            observer.predict_on_batch(pictures)
+            of_batch = [ops.convert_to_numpy(statistic) for statistic in statistics]
+            sums = [total + len(pictures) * each for total, each in zip(sums, of_batch, strict=True)]
+            count += len(pictures)
+        if not count:
             raise ValueError("`data` must hold a batch at least.")
-        for norm in norms:  # what remains of the zeros is taken out
-            share = 1.0 - norm.momentum**batches
-            norm.moving_mean.assign(norm.moving_mean / share)
-            norm.moving_variance.assign(norm.moving_variance / share)
+        for statistic, total, share in zip(statistics, sums, shares, strict=True):
+            statistic.assign(total / (count * share))
 
     def score(self, candidate, validation_data, calibration_data=None, batch_size=BATCH):
         """How good a candidate is with the shared weights. Nothing is changed here.
@@ -314,20 +311,24 @@ def _copy_weights(source, target):
         small.assign(value[tuple(slice(size) for size in small.shape)])
 
 
-def _batches(data, batch_size):
-    """Pairs of pictures and labels, or None for labels, of a data set or of arrays."""
+def _batches(data, batch_size, is_mixed=False):
+    """Pairs of pictures and labels, or None for labels, of a data set or of arrays; these mixed by chance, or not."""
     if isinstance(data, keras.utils.PyDataset):
         batches = (data[place] for place in range(len(data)))
     elif hasattr(data, "element_spec"):
         batches = data.as_numpy_iterator()
     else:
         pictures, labels = data if isinstance(data, (tuple, list)) else (data, None)
+        if is_mixed:
+            order = np.random.default_rng(0).permutation(len(pictures))
+            pictures, labels = pictures[order], None if labels is None else labels[order]
         batches = (
             (pictures[start : start + batch_size], None if labels is None else labels[start : start + batch_size])
             for start in range(0, len(pictures), batch_size)
         )
     for each in batches:
-        yield each[:2] if isinstance(each, (tuple, list)) else (each, None)
+        shown, *others = each if isinstance(each, (tuple, list)) else (each,)
+        yield shown, others[0] if others else None
 
 
 def _constant(vector):

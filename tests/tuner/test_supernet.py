@@ -151,16 +151,16 @@ def test_statistics_are_taken_anew():
     supernet = random_supernet(TINY)
     candidate = TINY.largest
     photos = pictures(8, 32)
-    supernet.recalibrate(candidate, photos, batch_size=4)
     stem = supernet.places[0].rows["Conv"].only
-    maps = ops.conv(supernet.preprocessing(photos), stem.kernel, 2, "same")
-    batches = ops.convert_to_numpy(maps).reshape(2, -1, 8)
-    weights = np.array([0.9, 1.0]) / 1.9  # the later batch counts a little more
-    expected = weights @ batches.mean(1), weights @ batches.var(1)
-    np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_mean), expected[0], atol=1e-5)
-    np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_variance), expected[1], rtol=1e-4)
-    supernet.recalibrate(candidate, np.concatenate([photos, 0 * photos[:1]]), batch_size=4)  # one more, left out
-    np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_mean), expected[0], atol=1e-5)
+    maps = ops.convert_to_numpy(ops.conv(supernet.preprocessing(photos), stem.kernel, 2, "same"))
+    mixed = maps[np.random.default_rng(0).permutation(8)]
+    for data, shown in ((photos, mixed), (Batches([(photos[:3],), (photos[3:6],), (photos[6:],)]), maps)):
+        supernet.recalibrate(candidate, data, batch_size=3)
+        batches = [shown[place : place + 3].reshape(-1, 8) for place in (0, 3, 6)]  # of three, three and two pictures
+        mean = np.average([batch.mean(0) for batch in batches], 0, [3, 3, 2])
+        variance = np.average([batch.var(0) for batch in batches], 0, [3, 3, 2])
+        np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_mean), mean, atol=1e-5)
+        np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_variance), variance, rtol=1e-4)
     with pytest.raises(ValueError, match="a batch"):
         supernet.recalibrate(candidate, photos[:0])
 
@@ -171,7 +171,9 @@ def test_scores_of_a_tf_data_set():
     photos, labels = pictures(8, 32), np.arange(8) % 5
     data = tf.data.Dataset.from_tensor_slices((photos, labels)).batch(4)
     expected = supernet.score(candidate, (photos, labels), photos, batch_size=4)
-    assert supernet.score(candidate, data, data) == pytest.approx(expected)
+    order = np.random.default_rng(0).permutation(8)  # in which arrays are taken
+    mixed = tf.data.Dataset.from_tensor_slices(photos[order]).batch(4)
+    assert supernet.score(candidate, data, mixed) == pytest.approx(expected)
 
 
 @pytest.mark.once
