@@ -108,7 +108,7 @@ def make_parser():
 
     added = _add(add, commands.export, "write a verified TFLite or ONNX file")
     added.add_argument("model", help="a .keras file of `mnv4 quantize`, or of `mnv4 train` for float files")
-    _add_data(added, "pictures to verify the file with (default: made up)")
+    _add_data(added, ", to verify the file with (default: made-up pictures)")
     _add_out(added, None, "default: model.tflite, or model.onnx")
     added.add_argument("--target", choices=("edgetpu", "cpu", "app", "float", "onnx"), default="edgetpu")
     added.add_argument("--android", metavar="DIR", help="Android project to put the file in, for --target app")
@@ -188,10 +188,8 @@ def _width(text):
     return number
 
 
-def _add_data(added, what="(default: digits)"):
-    added.add_argument(
-        "--data", metavar="DIR", help=f"folder of images in class sub-folders, {what}".replace(", (", " (")
-    )
+def _add_data(added, use=" (default: digits)"):
+    added.add_argument("--data", metavar="DIR", help=f"folder of images in class sub-folders{use}")
 
 
 def _add_out(added, default, help=None):
