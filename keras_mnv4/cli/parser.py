@@ -28,7 +28,7 @@ EXAMPLES = {
   mnv4 train --data photos --model efficientnet_lite0 --weights imagenet""",
     "distill": """\
   mnv4 distill teacher.keras --data photos --size 96 --epochs 50
-  mnv4 distill teacher.keras --data photos --store soft_labels    # asks the teacher once
+  mnv4 distill teacher.keras --data photos --store soft_labels    # for more students
   mnv4 distill teacher.keras --data photos --mix 1:1:2 --pool unlabelled""",
     "quantize": """\
   mnv4 quantize model.keras --data photos
