@@ -41,6 +41,8 @@ COARSE = tuner.SearchSpace(
 class Landscape:
     """An accuracy for each network, and what `UIBTuner` asks of a supernet."""
 
+    trainable_variables = ()
+
     def __init__(self, seed, channels):
         self.random = np.random.default_rng(seed)
         self.channels = channels  # what effects of channels are multiplied by

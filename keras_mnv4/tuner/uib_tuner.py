@@ -5,16 +5,20 @@ import json
 import math
 import pathlib
 
+import keras
 import keras_tuner
 
 from keras_mnv4.cost import pareto_front
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import check_plan
+from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import hyperparameter_values
 
 RECORDS = "records"
+SUPERNET = "supernet.json"  # by what the supernet is known again that the records are of
 
 
 class UIBTuner(keras_tuner.Tuner):
@@ -85,8 +89,13 @@ class UIBTuner(keras_tuner.Tuner):
             verbose: 0 for silence, 1 for a line for each trial.
 
         Raises:
+            ValueError: if the folder has scores of other weights, such as those of the supernet before it was trained
+                further.
             RuntimeError: if so many trials failed in a row that the oracle gave up; not in a worker.
         """
+        # Statistics are left out: `recalibrate` changes them, and a score takes its own.
+        weights = fingerprint(map(keras.ops.convert_to_numpy, self.supernet.trainable_variables))
+        check_plan(pathlib.Path(self.project_dir) / SUPERNET, {"supernet": weights}, "scores", "project_name")
         self._verbose = verbose
         try:
             super().search(validation_data, calibration_data, verbose=0)

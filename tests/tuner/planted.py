@@ -75,6 +75,7 @@ class PlantedSupernet:
         self.space = SPACE
         self.seed = seed
         self.scored = []
+        self.trainable_variables = [np.array([seed])]
 
     def score(self, candidate, validation_data, calibration_data=None):
         self.scored.append(candidate)

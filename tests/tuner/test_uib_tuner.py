@@ -110,6 +110,15 @@ def test_nothing_is_scored_twice(tmp_path):
         assert oracle.trials[trial_id].score == accuracy_of(candidate)
 
 
+def test_scores_of_other_weights_are_not_taken(tmp_path):
+    make(tmp_path).search(None, verbose=0)
+    with pytest.raises(ValueError, match="has scores of another supernet: give another `project_name`"):
+        make(tmp_path, supernet=PlantedSupernet(seed=1)).search(None, verbose=0)
+    other = make(tmp_path, supernet=PlantedSupernet(seed=1), overwrite=True)
+    other.search(None, verbose=0)
+    assert other.results()[0]["accuracy"] == accuracy_of(other.best_candidate(), 1)
+
+
 def test_data_go_to_the_supernet(tmp_path):
     class Noting(PlantedSupernet):
         def score(self, candidate, validation_data, calibration_data=None):
