@@ -231,11 +231,24 @@ def read_picture(path, size):
     from PIL import ImageOps
 
     with Image.open(path) as image:
-        picture = ImageOps.exif_transpose(image)
-        if picture.mode.startswith("I;16"):  # which Pillow would cut off at 255
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype("uint8"))
-        picture = picture.convert("RGB")
-        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC))
+        return np.asarray(ImageOps.fit(as_rgb(image), (size, size), Image.Resampling.BICUBIC))
+
+
+def as_rgb(image):
+    """A Pillow image upright, of three channels of a byte.
+
+    Example:
+
+    >>> as_rgb(PIL.Image.open("cat.jpg")).mode
+    'RGB'
+    """
+    from PIL import Image
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    return image.convert("RGB")
 
 
 def _class_files(directory):

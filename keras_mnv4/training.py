@@ -1,6 +1,7 @@
 """Training with good defaults: what the command line and the demo do between `import` and `export`."""
 
 import contextlib
+import dataclasses
 
 import keras
 import numpy as np
@@ -101,6 +102,7 @@ def distill(
     pool=None,
     store=None,
     learning_rate=2e-3,
+    flip=True,
     verbose="auto",
 ):
     """Trains a classifier to give what its teacher gives, on mixed data sets: D1, D2 and D3 of MobileNetV4.
@@ -124,6 +126,7 @@ def distill(
             pictures, and read in each step; if writing was stopped, the same call goes on. None to ask the teacher in
             each step.
         learning_rate: peak learning rate.
+        flip: as for `train`.
         verbose: as for `train`.
 
     Returns:
@@ -160,7 +163,7 @@ def distill(
         chosen = distillation.select_relevant(probabilities, -(-len(pictures) // classes))
         pool = [pool[index] for index in chosen]
     sources = [
-        (distillation.Source(each, augmentation=augmentation), part)
+        (distillation.Source(each, augmentation=dataclasses.replace(augmentation, flip=flip)), part)
         for each, augmentation, part in zip(
             (pictures, pictures, pool), (distillation.D1, distillation.D2, distillation.D3), ratio, strict=True
         )
@@ -183,7 +186,7 @@ def distill(
     if store is None:
         return distiller.fit(mix, **how)
     written = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=how["verbose"])
-    return distiller.fit(written.tf_data(train.batch_size).repeat(), steps_per_epoch=len(mix), **how)
+    return distiller.fit(written.tf_data(train.batch_size, flip=flip).repeat(), steps_per_epoch=len(mix), **how)
 
 
 def _ask(teacher, files, size):

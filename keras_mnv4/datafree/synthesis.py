@@ -101,7 +101,7 @@ def synthesize(
             teacher that was built for one size sees them resized to it; one that takes any sees them as they are, and
             makes poor ones far from the size that it was trained on.
         steps: painting steps for each picture, for `default_stages`.
-        stages: tuple of `Stage`s instead of those.
+        stages: tuple of `Stage`s instead of those; the last has a `pool` of 1.
         canvas: height and width of the pictures; None for what goes with the stages.
         objective: an `Objective`.
         learning_rate: of Adam, at its peak in each stage.
@@ -170,7 +170,9 @@ class _Maker:
         if stages is None:
             stages, default = default_stages(size or _side_of(self.teacher), steps)
         else:
-            default = stages[-1].window * stages[-1].pool
+            default = stages[-1].window
+        if stages[-1].pool != 1:  # what is written is what the teacher saw last
+            raise ValueError(f"The last of `stages` must have a `pool` of 1. Received: {stages[-1]}")
         self.size = default if canvas is None else canvas
         for stage in stages:
             stage.check_fits(self.size)

@@ -108,13 +108,13 @@ class SyntheticSet:
             seed: of the split and the order in training.
 
         Raises:
-            ValueError: if there are fewer than three pictures.
+            ValueError: if there are too few pictures for that.
         """
         pictures, classes = self.arrays(size)
-        if len(pictures) < 3:
-            raise ValueError(f"Three sets need three pictures or more. There are {len(pictures)}.")
         order = np.random.default_rng(seed).permutation(len(pictures))
         small = [max(1, round(share / sum(shares) * len(order))) for share in shares[1:]]
+        if sum(small) >= len(order):
+            raise ValueError(f"{len(order)} pictures leave none to train on. Received: shares={shares}")
         ends = np.cumsum([len(order) - sum(small), *small])[:-1]
         parts = np.split(order, ends)
         labels = [self.probabilities(temperature) if soft else classes, classes, classes]

@@ -16,6 +16,8 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
+from keras_mnv4.data import as_rgb
+
 GREY = (128, 128, 128)  # where an operation moves a picture away from
 CROP_TRIES = 10
 
@@ -40,7 +42,7 @@ OPERATIONS = {
     "equalize": lambda image, level, sign: ImageOps.equalize(image),
     "invert": lambda image, level, sign: ImageOps.invert(image),
     "rotate": lambda image, level, sign: image.rotate(sign * 30 * level, fillcolor=GREY),
-    "posterize": lambda image, level, sign: ImageOps.posterize(image, min(int(4 * level), 8)),
+    "posterize": lambda image, level, sign: ImageOps.posterize(image, min(max(int(4 * level), 1), 8)),
     "solarize": lambda image, level, sign: ImageOps.solarize(image, int(256 * level)),
     "solarize_add": lambda image, level, sign: _solarize_add(image, level),
     "color": _enhance(ImageEnhance.Color),
@@ -160,4 +162,4 @@ def open_picture(picture):
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture)
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return as_rgb(image)

@@ -108,7 +108,8 @@ def check_edgetpu(source):
     ]
     compiled = shutil.which(COMPILER) is not None
     if compiled:
-        findings += _ask_compiler(source)
+        said = _ask_compiler(source)
+        findings = [*findings, *said] if said else []
     return EdgeTPUReport(tuple(findings), len(file.operators), compiled)
 
 

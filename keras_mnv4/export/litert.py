@@ -171,6 +171,8 @@ def _check_arguments(model, target, labels):
             "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
             f"export it there. The backend is {keras.backend.backend()!r}."
         )
+    if len(model.outputs) != 1:
+        raise ValueError(f"`model` must have one output. Received: one of {len(model.outputs)}")
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -183,13 +185,14 @@ def _check_arguments(model, target, labels):
     if chosen.is_integer != is_quantized(model):
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")
-    if model.compute_dtype != "float32":
+    mixed = next((layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"), None)
+    if mixed is not None:
         raise ValueError(
-            f"Model `{model.name}` computes in {model.compute_dtype}: build it in float32 and give it these weights "
-            "(`set_weights`), then export that."
+            f"`{mixed.name}` of model `{model.name}` computes in {mixed.compute_dtype}: build the model in float32 and "
+            "give it these weights (`set_weights`), then export that."
         )
     is_labelled = chosen.has_labels or (chosen.takes_labels and labels is not None)
-    if is_labelled and len(labels or ()) != model.output_shape[-1]:
+    if is_labelled and (0 if labels is None else len(labels)) != model.output_shape[-1]:
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
             f"Received: {'none' if labels is None else len(labels)}"

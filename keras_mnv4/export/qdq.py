@@ -204,11 +204,14 @@ class _Kernel:
         """Rows of `values`, which have the kernel's shape: one a channel."""
         return values.reshape(len(values), -1)
 
+    def _varies_along(self, axis):
+        return any(np.ptp(values.astype("float64"), axis).any() for values in (self.scale, self.zero_point))
+
     def write(self, graph, name):
         """Adds the initialisers, and the `DequantizeLinear` that gives tensor `name`."""
         from onnx import TensorProto
 
-        axes = [axis for axis in range(self.scale.ndim) if np.ptp(self.scale, axis).any()]
+        axes = [axis for axis in range(self.scale.ndim) if self._varies_along(axis)]
         if len(axes) > 1:
             raise ExportError(f"The scales of kernel `{name}` vary along more than one axis.")
         index = tuple(slice(None) if axis in axes else 0 for axis in range(self.scale.ndim))

@@ -86,7 +86,7 @@ def check_outputs(expected, actual, step=0.0):
     agreement = compare(expected, actual, step)
     error = float(np.sqrt(np.mean((actual - expected) ** 2)))
     allowed = max(MAX_ERROR * float(np.std(expected)), 2 * step, 1e-6)
-    if error > allowed:
+    if not error <= allowed:  # nor is it where the error is no number
         raise ExportError(
             f"The file's outputs are not the Keras model's: they differ by {error:g} on average, where {allowed:g} is "
             f"allowed. {agreement}"

@@ -81,10 +81,12 @@ class FakeQuantize(keras.layers.Layer):
             self.set_range(*self.quantizer.observed_range(ops.cast(inputs, "float32")))
 
     def widen_range(self, least):
-        """Makes the range reach from `-least` to `least` where it does not yet; one number, or one a channel."""
-        if self.has_range:
+        """Makes the range of each channel reach from `-least` to `least` where it does not yet.
+
+        A range that channels share stays: what one of them needs would be too wide for all others.
+        """
+        if self.has_range and len(self._state["max_var"].shape):
             low, high = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
-            least = ops.max(least) if not len(high.shape) else least
             self.set_range(ops.minimum(low, -least), ops.maximum(high, least))
 
     @property

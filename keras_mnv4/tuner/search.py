@@ -162,8 +162,8 @@ def gradient_search(
         The candidate that was found; `candidate.json` in the folder is the same.
 
     Raises:
-        ValueError: if the strategy is none of these, or the folder has a search of another one, or of other things, as
-            for `search`.
+        ValueError: if the strategy is none of these, no network is within the limits, or the folder has a search of
+            another one, or of other things, as for `search`.
 
     Example:
 
@@ -175,6 +175,7 @@ def gradient_search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
+    costs.bring_within(space.largest)  # raises before any training where no network is within the limits
     how = {"seed": seed, "augmentation": augmentation, **kwargs}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
@@ -223,8 +224,8 @@ def _as_json(value):
         return [_as_json(each) for each in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if hasattr(value, "get_config"):  # names count layers up, so that no two have the same
-        return [type(value).__name__, _as_json({**value.get_config(), "name": None})]
+    if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
+        return [type(value).__name__, _as_json({**value.get_config(), "name": None, "seed": None})]
     return getattr(value, "__name__", type(value).__name__)
 
 

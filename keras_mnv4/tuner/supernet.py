@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
+from keras_mnv4.applications.arguments import resolve_input_shape
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import Choice
 from keras_mnv4.applications.network import DEFINITIONS
@@ -54,7 +55,8 @@ class SuperNet(keras.Model):
         **kwargs: those of `keras.Model`.
 
     Raises:
-        ValueError: on a space with rows, or numbers, that cannot be shared.
+        ValueError: on a space with rows, or numbers, that cannot be shared, or an `input_shape` that
+            `build_network` refuses or that is not known.
 
     Example:
 
@@ -83,10 +85,8 @@ class SuperNet(keras.Model):
         if architecture.anti_aliasing is not None:
             raise ValueError(f"A supernet has no anti-aliasing. Received: {architecture.anti_aliasing!r}")
         is_first = keras.config.image_data_format() == "channels_first"
-        size = architecture.default_size
-        default = (3, size, size) if is_first else (size, size, 3)
         self.space = space
-        self.picture_shape = tuple(input_shape or default)
+        self.picture_shape = resolve_input_shape(input_shape, architecture.default_size, include_top=True)
         if None in self.picture_shape:
             raise ValueError(f"`input_shape` must be known. Received: {input_shape}")
         self.arguments = {

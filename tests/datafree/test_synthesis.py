@@ -226,6 +226,12 @@ class TestCanvas:
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.once
+    def test_a_last_stage_of_half_the_size_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"last of `stages` must have a `pool` of 1.*pool=2"):
+            make(tmp_path / "made", stages=(datafree.Stage(1, 6, pool=2),))
+        assert not (tmp_path / "made").exists()
+
+    @pytest.mark.once
     @pytest.mark.parametrize("stage", [{"steps": 0}, {"window": 0}, {"pool": 0}])
     def test_stages_of_nothing_are_refused(self, stage):
         with pytest.raises(ValueError, match=f"Received: .*{next(iter(stage))}=0"):
@@ -254,7 +260,7 @@ class TestSynthesize:
         assert len(make(tmp_path, num_images=2, rounds=1, stages=None, canvas=None, size=66, steps=1)) == 2
 
     def test_the_policy_of_other_models_does_not_matter(self, tmp_path):
-        teacher, how = make_teacher(), {"num_images": 2, "rounds": 1, "stages": STAGES[:1]}
+        teacher, how = make_teacher(), {"num_images": 2, "rounds": 1, "stages": STAGES[1:]}
         make(tmp_path / "float32", teacher=teacher, **how)
         keras.config.set_dtype_policy("mixed_float16")
         try:
@@ -297,7 +303,7 @@ class TestSynthesize:
 
     def test_the_same_seed_gives_the_same_pictures_and_another_others(self, tmp_path):
         for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-            make(tmp_path / name, num_images=2, seed=seed, rounds=1, stages=STAGES[:1])
+            make(tmp_path / name, num_images=2, seed=seed, rounds=1, stages=STAGES[1:])
         assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
         assert set(files_of(tmp_path / "one").values()) != set(files_of(tmp_path / "three").values())
 
@@ -321,21 +327,21 @@ class TestSynthesize:
         np.testing.assert_array_equal(whole.logits, resumed.logits)
 
     def test_a_folder_of_other_pictures_is_refused(self, tmp_path):
-        make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1])
+        make(tmp_path, num_images=2, rounds=1, stages=STAGES[1:])
         with pytest.raises(ValueError, match="another rounds, seed"):
-            make(tmp_path, num_images=2, seed=1, stages=STAGES[:1])
+            make(tmp_path, num_images=2, seed=1, stages=STAGES[1:])
         with pytest.raises(ValueError, match="another teacher_outputs"):
-            make(tmp_path, num_images=2, rounds=1, stages=STAGES[:1], teacher_outputs="logits")
+            make(tmp_path, num_images=2, rounds=1, stages=STAGES[1:], teacher_outputs="logits")
 
     def test_preprocessing_is_known_by_what_it_does(self, tmp_path):
-        how = {"num_images": 2, "rounds": 1, "stages": STAGES[:1]}
+        how = {"num_images": 2, "rounds": 1, "stages": STAGES[1:]}
         make(tmp_path, preprocess=lambda pictures: pictures / 2, **how)
         assert len(make(tmp_path, preprocess=lambda pictures: 0.5 * pictures, **how)) == 2
         with pytest.raises(ValueError, match="another preprocess"):
             make(tmp_path, preprocess=lambda pictures: pictures / 3, **how)
 
     def test_classes_of_one_name_have_folders_of_their_own(self, tmp_path):
-        made = make(tmp_path, num_images=4, rounds=1, stages=STAGES[:1], class_names=["crane", "cat", "crane", "dog"])
+        made = make(tmp_path, num_images=4, rounds=1, stages=STAGES[1:], class_names=["crane", "cat", "crane", "dog"])
         folders = {0: "crane_0000", 1: "cat", 2: "crane_0002", 3: "dog"}
         assert [path.parent.name for path in made.files] == [folders[each] for each in made.classes]
         assert made.class_names == ("crane", "cat", "crane", "dog")

@@ -36,6 +36,7 @@ def test_operations_by_hand(photo):
     np.testing.assert_array_equal(changed(photo, "invert", 0.9), 255 - values)
     np.testing.assert_array_equal(changed(photo, "posterize", 0.9), values & 0b11100000)  # three bits
     np.testing.assert_array_equal(changed(photo, "posterize", 2.0), values)
+    np.testing.assert_array_equal(changed(photo, "posterize", 0.0), values & 0b10000000)  # a bit at least
     np.testing.assert_array_equal(changed(photo, "solarize", 0.5), np.where(values < 128, values, 255 - values))
     added = np.where(values < 128, np.minimum(values + 55, 255), values)
     np.testing.assert_array_equal(changed(photo, "solarize_add", 0.5), added)
@@ -43,6 +44,12 @@ def test_operations_by_hand(photo):
     np.testing.assert_allclose(changed(photo, "brightness", 0.9), brighter, atol=1)
     for name in ("color", "contrast", "brightness", "sharpness"):
         np.testing.assert_array_equal(changed(photo, name, 0.5), values)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 1.0, 3.0])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_take_all_magnitudes(photo, name, level):
+    assert changed(photo, name, level).shape == photo.shape
 
 
 def test_moves_by_hand(photo):
@@ -103,6 +110,14 @@ def test_mirrors_and_probabilities(photo):
     assert inverts.choices == ("invert",)
     inverted = [np.array_equal(inverts(photo, 48, random), 255 - photo) for _ in range(200)]
     assert 70 < sum(inverted) < 130
+
+
+def test_grey_files_of_16_bits_keep_their_greys(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 48).astype("uint16"), (48, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    whole = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+    picture = whole(tmp_path / "ramp.png", 48, np.random.default_rng(0))
+    np.testing.assert_array_equal(picture, np.repeat(ramp[..., None] // 256, 3, -1))
 
 
 def test_files_and_their_bytes_are_pictures_too(photo, tmp_path):

@@ -96,6 +96,19 @@ def test_students_are_validated_against_their_teacher(has_store, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("flip", [True, False])
+def test_pictures_that_have_no_mirror_image_are_not_mirrored(flip, monkeypatch):
+    made = []
+    mix = distillation.DatasetMix
+    monkeypatch.setattr(
+        distillation, "DatasetMix", lambda sources, *args, **how: made.extend(sources) or mix(sources, *args, **how)
+    )
+    data = PictureData(("a", "b", "c"), *[PictureSet(PICTURES.astype("uint8"), LABELS, size=8)] * 3)
+    training.distill(linear(seed=1), linear(), data, epochs=1, flip=flip, verbose=0)
+    assert [source.augmentation.flip for source in made] == [flip, flip]
+
+
+@pytest.mark.once
 def test_a_pool_without_a_readable_picture_is_an_error(tmp_path):
     (tmp_path / "damaged.png").write_text("no picture")
     data = PictureData(("a", "b", "c"), *[PictureSet(PICTURES.astype("uint8"), LABELS, size=8)] * 3)

@@ -267,7 +267,26 @@ def test_half_precision_is_refused(tmp_path):
         model = tiny()
     finally:
         keras.config.set_dtype_policy("float32")
-    with pytest.raises(ValueError, match="build it in float32"):
+    model.save(tmp_path / "m.keras")
+    for each in (model, keras.models.load_model(tmp_path / "m.keras"), keras.models.clone_model(model)):
+        with pytest.raises(ValueError, match="build the model in float32"):
+            export.to_litert(each, tmp_path / "m.tflite", target="float")
+
+
+def test_outputs_that_are_no_numbers_are_refused(tmp_path):
+    model = tiny()
+    model.layers[-1].set_weights([np.full_like(each, np.nan) for each in model.layers[-1].get_weights()])
+    with pytest.raises(export.ExportError, match="not the Keras model's"):
+        export.to_litert(model, tmp_path / "m.tflite", target="float")
+    with pytest.raises(export.ExportError, match="off by up to nan"):
+        export.to_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_of_two_outputs_are_refused(tmp_path):
+    model = tiny()
+    model = keras.Model(model.input, [model.output, model.layers[-2].output])
+    with pytest.raises(ValueError, match=r"must have one output\. Received: one of 2"):
         export.to_litert(model, tmp_path / "m.tflite", target="float")
 
 

@@ -195,6 +195,18 @@ def test_only_dead_channels_get_a_wider_range(has_died):
         assert steps_of_bias < 2**31
 
 
+def test_a_range_that_channels_share_is_not_widened_by_a_dead_one():
+    """It would round all other channels to zero."""
+    layer = ConvNormAct(4, 3, quantization=LayerQuantization(weights=LastValueQuantizer(symmetric=True)))
+    layer.build((1, 8, 8, 3))
+    layer.norm.gamma.assign([1e-6, 1.0, 1.0, 1.0])
+    layer.norm.beta.assign([1.0, 0.0, 0.0, 0.0])
+    layer.update_weight_ranges()
+    before = layer.kernel_quantizer.range
+    layer.widen_weight_ranges()
+    assert layer.kernel_quantizer.range == before
+
+
 @pytest.mark.parametrize(
     "arguments", [{"kernel_size": (3, 3)}, {"kernel_size": 0}, {"strides": 0}, {"strides": (2, 2)}]
 )

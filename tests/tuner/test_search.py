@@ -62,6 +62,20 @@ def test_rates_of_choices(digits, tmp_path, rate, expected, monkeypatch):
     assert (seen[0].goal.target, float(seen[0].goal.price)) == (1e9, 0.0)
 
 
+def test_limits_that_nothing_is_within_are_refused_before_training(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(Strategy, "fit", None)
+    with pytest.raises(ValueError, match="no network within"):
+        tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, limits={"macs": 1000})
+    assert not list(tmp_path.iterdir())
+
+
+def test_crops_draw_their_seeds_anew_in_each_process(digits, tmp_path):
+    how = {"limits": {"macs": 7e5}, "epochs": 1, "population": 2, "generations": 1, "verbose": 0}
+    for _ in range(2):
+        crops = [keras.layers.ZeroPadding2D(4), keras.layers.RandomCrop(32, 32)]
+        assert len(tuner.search(tuner.tiny_space(), digits, tmp_path, augmentation=crops, **how).results()) == 2
+
+
 def test_two_stages_in_one_call(digits, tmp_path):
     how = {"epochs": 1, "population": 3, "generations": 1, "verbose": 0}
     found = tuner.two_stage_search(COARSE, digits, tmp_path, weight_bits=(4, 8), **how)

@@ -250,3 +250,5 @@ def test_what_cannot_be_shared_is_refused(rows, message):
         SuperNet(space)
     with pytest.raises(ValueError, match="must be known"):
         SuperNet(TINY, input_shape=(None, None, 3))
+    with pytest.raises(ValueError, match="at least 32 pixels"):  # of which no network could be made
+        SuperNet(TINY, input_shape=(28, 28, 3))
