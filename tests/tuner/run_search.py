@@ -1,6 +1,7 @@
 """A search of 120 short trials: `python run_search.py FOLDER`. Tests start it, and kill it.
 
-It says that it is ready, and waits for a line before it begins. `MNV4_FAIL` makes all trials fail.
+It says that it is ready, and waits for a line before it begins. `MNV4_FAIL` makes all trials of two workers
+fail, the first when both have one: Keras Tuner's chief does not wait for workers that it has not heard of.
 """
 
 import os
@@ -26,11 +27,14 @@ class SlowSupernet(PlantedSupernet):
         self.folder = folder
 
     def score(self, candidate, validation_data, calibration_data=None):
+        workers = self.folder / "workers.txt"
+        with open(workers, "a") as file:
+            file.write(NAME + "\n")
         if "MNV4_FAIL" in os.environ:
+            while len(set(workers.read_text().split())) < 2:
+                time.sleep(0.02)
             raise OSError("no space left")
         time.sleep(0.02)
-        with open(self.folder / "workers.txt", "a") as file:
-            file.write(NAME + "\n")
         return super().score(candidate, validation_data, calibration_data)
 
 
