@@ -120,6 +120,7 @@ class _Quantization:
         self.calls = collections.Counter()
 
     def apply(self, model):
+        self.names = {layer.name for layer in model._flatten_layers()}
         fused = fusions(model)
         self.fused = {operation.name for operation in fused}  # rounded behind another operation, or not at all
         self.folded = {operation.name for operation in fused.values()}
@@ -243,12 +244,18 @@ class _Quantization:
         how = self.quantization_behind(layer, *args)
         if how is None:
             return layer(*args, **kwargs)
-        self.calls[layer.name] += 1
-        again = f"_{self.calls[layer.name]}" if self.calls[layer.name] > 1 else ""
+        again = self.count_call(layer.name)
         if again and not getattr(layer, "weights", ()):  # shared only for its looks: it gets ranges for each call
             layer = type(layer).from_config({**layer.get_config(), "name": layer.name + again})
             again = ""
         return FakeQuantize(how.outputs, name=f"{layer.name}_quantizer{again}")(layer(*args, **kwargs))
+
+    def count_call(self, name):
+        """What tells this call of a layer from those before; nothing at the first. Keras numbers layers alike."""
+        self.calls[name] += 1
+        while self.calls[name] > 1 and f"{name}_{self.calls[name]}" in self.names:
+            self.calls[name] += 1
+        return f"_{self.calls[name]}" if self.calls[name] > 1 else ""
 
     def quantization_behind(self, layer, *inputs):
         """The `LayerQuantization` that a `FakeQuantize` behind `layer` is to carry out; None if there is none to be."""

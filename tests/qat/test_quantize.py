@@ -117,6 +117,18 @@ def test_inputs_in_a_list_are_quantised_once():
     assert len([layer for layer in quantized.layers if isinstance(layer, qat.FakeQuantize)]) == 2
 
 
+def test_a_shared_relu_takes_no_name_that_another_layer_has():
+    """Keras numbers layers of a kind in the same way as the calls of a shared one are numbered."""
+    inputs = keras.Input((32, 32, 3))
+    shared = layers.ReLU(name="relu")
+    maps = layers.Rescaling(1 / 128, -1.0)(inputs)
+    for act in (shared, shared, shared, layers.ReLU(name="relu_2")):
+        maps = act(layers.Conv2D(4, 3)(maps))
+    quantized = qat.quantize_model(keras.Model(inputs, maps))
+    names = [layer.name for layer in quantized.layers if isinstance(layer, layers.ReLU)]
+    assert names == ["relu", "relu_3", "relu_4", "relu_2"]
+
+
 def test_a_layer_without_a_rule_is_an_error():
     policy = qat.Policy((qat.Rule("input", outputs=qat.MovingAverageQuantizer(8)),), name="partial")
     with pytest.raises(ValueError, match="No rule of policy `partial` matches `stem`"):
