@@ -22,6 +22,7 @@ from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
 from keras_mnv4.export.verify import is_quantized
+from keras_mnv4.export.zero_factors import without_zero_factors
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.affine import ColorRescaling
@@ -120,11 +121,12 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     check_writable(path, overwrite)
     samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
 
-    for layer in model._flatten_layers():
-        if hasattr(layer, "widen_weight_ranges"):
-            layer.widen_weight_ranges()
-    with int8_containers(model, keep_int4=chosen.has_int4):
-        content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
+    with without_zero_factors(model):
+        for layer in model._flatten_layers():
+            if hasattr(layer, "widen_weight_ranges"):
+                layer.widen_weight_ranges()
+        with int8_containers(model, keep_int4=chosen.has_int4):
+            content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
     if chosen.is_integer:
         islands = float_layers(read_tflite(content), model)
         if islands:

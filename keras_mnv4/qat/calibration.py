@@ -20,7 +20,8 @@ def calibrate(model, data, batch_size=32, method=None):
     | `"mse"` | that one, with its ends drawn in to where the mean square of the rounding errors is least |
 
     With few codes a finer grid is worth the values that it cuts off; with 256 it is not, and those often matter most.
-    Weights take their own range, and the bounds of AQT are its own affair.
+    Weights take their own range, and the bounds of AQT are its own affair. An activation that is zero for all of `data`
+    keeps the range that it had.
 
     Args:
         model: a model from `quantize_model`. Changed in place.
@@ -46,7 +47,7 @@ def calibrate(model, data, batch_size=32, method=None):
         raise ValueError("`data` must hold at least one input. Received an empty array.")
     batches = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
     ranged = [layer for layer in layers if layer.has_range]
-    _observe(layers, {layer: _Ends() for layer in ranged}, model, batches)
+    _observe(layers, {layer: _Ends(layer) for layer in ranged}, model, batches)
     narrowed = [layer for layer in ranged if _is_narrowed(layer.quantizer, method)]
     if narrowed:
         _observe(layers, {layer: _Errors(layer) for layer in narrowed}, model, batches)
@@ -83,14 +84,20 @@ class _Observer:
 
 
 class _Ends(_Observer):
-    """The mean of the ends of batches."""
+    """The mean of the ends of batches. What was zero throughout says nothing of its range, and keeps the one it had."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.before = layer.range
 
     def see(self, quantizer, values):
         self.seen.append(quantizer.observed_range(values))
 
     @property
     def range(self):
-        return tuple(ops.mean(ops.stack(ends), axis=0) for ends in zip(*self.seen, strict=True))
+        low, high = (ops.mean(ops.stack(ends), axis=0) for ends in zip(*self.seen, strict=True))
+        is_empty = ops.equal(low, high)
+        return tuple(ops.where(is_empty, *each) for each in zip(self.before, (low, high), strict=True))
 
 
 class _Errors(_Observer):

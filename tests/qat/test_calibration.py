@@ -35,6 +35,14 @@ def test_calibration_sets_the_mean_of_the_batches_ranges():
     np.testing.assert_allclose(state["max_var"].numpy(), np.mean(largest), rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_bits", [4, 8])
+def test_what_is_zero_throughout_keeps_its_range(num_bits):
+    """As the branch of a new residual unit is, whose range no file could hold and no moving average would leave."""
+    quantizer = qat.MovingAverageQuantizer(num_bits)
+    low, high = calibrated_range(quantizer, np.zeros((4, 3), "float32"))
+    assert (low, high) == quantizer.initial_range
+
+
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_few_codes_give_up_a_lonely_value_for_a_finer_grid(low):
     """999 values that are a little off for the width of the steps weigh more than one that is cut off."""
