@@ -1,10 +1,14 @@
 """`calibrate`: ranges from data."""
 
+import warnings
+
+import keras
 import numpy as np
 from keras import ops
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
+from keras_mnv4.qat.quantizers import FixedQuantizer
 
 METHODS = ("minmax", "mse")
 SHARES = np.linspace(1.0, 0.2, 33)  # of a range's larger end, that "mse" tries as the farthest end
@@ -32,6 +36,9 @@ def calibrate(model, data, batch_size=32, method=None):
     Raises:
         ValueError: if `model` has no quantisers, `data` is empty or `method` is unknown.
 
+    Warns:
+        UserWarning: if `model` scales bytes itself, and `data` are pictures in [0, 1] or [-1, 1].
+
     Example:
 
     >>> quantized = quantize_model(model, "w8a8")
@@ -45,12 +52,29 @@ def calibrate(model, data, batch_size=32, method=None):
     data = np.asarray(data)
     if not len(data):
         raise ValueError("`data` must hold at least one input. Received an empty array.")
+    _warn_of_scaled_pictures(model, data)
     batches = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
     ranged = [layer for layer in layers if layer.has_range]
     _observe(layers, {layer: _Ends(layer) for layer in ranged}, model, batches)
     narrowed = [layer for layer in ranged if _is_narrowed(layer.quantizer, method)]
     if narrowed:
         _observe(layers, {layer: _Errors(layer) for layer in narrowed}, model, batches)
+
+
+def _warn_of_scaled_pictures(model, data):
+    """A range of bytes is taken for known, not measured: of pictures in [0, 1] all is rounded to black or nearly so."""
+    takes_bytes = any(_is_of_bytes(layer) for layer in getattr(model, "layers", ()))
+    if takes_bytes and np.max(np.abs(data)) <= 1 and np.any(data != np.rint(data)):
+        warnings.warn(
+            f"`data` has values from {np.min(data):.3g} to {np.max(data):.3g}, but model `{model.name}` scales its "
+            "inputs as bytes, 0 to 255: give it those, or build it without the `Rescaling`.",
+            stacklevel=3,
+        )
+
+
+def _is_of_bytes(layer):
+    is_fixed = isinstance(layer, FakeQuantize) and isinstance(layer.quantizer, FixedQuantizer)
+    return is_fixed and isinstance(layer.input._keras_history.operation, keras.layers.Rescaling)
 
 
 def _is_narrowed(quantizer, method):

@@ -298,8 +298,9 @@ def _is_input(tensor):
 def _pixel_quantizer(rescaling):
     """The range of bytes 0 to 255 after `rescaling`: known, so not measured."""
     darkest = np.asarray(rescaling.offset)
-    ends = np.stack([darkest, darkest + 255 * np.asarray(rescaling.scale)])
-    return FixedQuantizer(num_bits=8, init_min=min(float(ends.min()), 0.0), init_max=max(float(ends.max()), 0.0))
+    brightest = darkest + 255 * np.asarray(rescaling.scale)
+    low, high = np.minimum(darkest, brightest), np.maximum(darkest, brightest)
+    return FixedQuantizer(num_bits=8, init_min=min(float(low.min()), 0.0), init_max=max(float(high.max()), 0.0))
 
 
 def _is_by_color(rescaling):

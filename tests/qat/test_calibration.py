@@ -107,3 +107,18 @@ def test_calibrating_a_float_model_on_nothing_or_by_no_method_is_an_error():
         qat.calibrate(qat.quantize_model(tiny()), pictures(0))
     with pytest.raises(ValueError, match=r"`method` must be one of.*'entropy'"):
         qat.calibrate(qat.quantize_model(tiny()), pictures(), method="entropy")
+
+
+@pytest.mark.parametrize("scale", [1 / 127.5, [1 / 58, 1 / 57, 1 / 57]])
+def test_scaled_pictures_for_a_model_that_scales_them_are_warned_of(scale):
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(layers.Rescaling(scale, -1.0)(inputs)))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    with pytest.raises(UserWarning, match="from 0 to 1, but model .* scales its inputs as bytes"):
+        qat.calibrate(quantized, pictures() / 255)
+    qat.calibrate(quantized, np.zeros((2, 32, 32, 3)))  # black ones are bytes
+
+
+def test_a_model_without_a_scaling_takes_scaled_pictures():
+    inputs = keras.Input((32, 32, 3))
+    qat.quantize_model(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)), calibration_data=pictures() / 255)
