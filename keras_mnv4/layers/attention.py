@@ -102,7 +102,7 @@ class SpatialAttention(QuantizableLayer):
         self.value = self._project("value", kv_heads * key_dim)
         self.output_projection = self._project("output", filters, layer_scale=layer_scale)
         self.quantizers = {part: self.make_output_quantizer(part, name=f"{part}_quantizer") for part in PRODUCTS}
-        self.freeze_parts()
+        self.finish_parts()
 
     @property
     def obstacle(self):

@@ -31,8 +31,10 @@ class BatchNorm(QuantizableLayer, QuantNorm):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.how = None if self.quantization is None else self.quantization.norm
+        quantization = self.part_quantization(ITSELF)
+        self.how = None if quantization is None else quantization.norm
         self.output_quantizer = self.make_output_quantizer(ITSELF)
+        self.finish_parts()
 
     def build(self, input_shape):
         super().build(input_shape)

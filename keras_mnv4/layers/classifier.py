@@ -45,7 +45,7 @@ class Classifier(QuantizableLayer):
             name="conv",
         )
         self.output_quantizer = self.make_output_quantizer(self._activation_part)
-        self.freeze_parts()
+        self.finish_parts()
 
     @property
     def _activation_part(self):

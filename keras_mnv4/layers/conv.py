@@ -122,10 +122,11 @@ class ConvNormAct(QuantizableLayer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
+        how = self.part_quantization(ITSELF)
         self.norm = self.scale = self.input_quantizer = self.kernel_quantizer = self.linear_quantizer = None
         if use_norm:
-            how = None if self.quantization is None else self.quantization.norm
-            make_norm = keras.layers.BatchNormalization if how is None else functools.partial(QuantNorm, how)
+            is_plain = how is None or how.norm is None
+            make_norm = keras.layers.BatchNormalization if is_plain else functools.partial(QuantNorm, how.norm)
             self.norm = make_norm(
                 axis=self.channel_axis,
                 momentum=norm_momentum,
@@ -136,15 +137,15 @@ class ConvNormAct(QuantizableLayer):
             )
         if layer_scale is not None:
             self.scale = LayerScale(layer_scale, axis=self.channel_axis, dtype=self.dtype_policy, name="scale")
-        if self.quantization is not None and self.quantization.inputs is not None:
-            self.input_quantizer = FakeQuantize(self.quantization.inputs, self.channel_axis, name="input_quantizer")
-        if self.quantization is not None and self.quantization.weights is not None:
-            self.kernel_quantizer = FakeQuantize(self.quantization.weights, name="kernel_quantizer")
+        if how is not None and how.inputs is not None:
+            self.input_quantizer = FakeQuantize(how.inputs, self.channel_axis, name="input_quantizer")
+        if how is not None and how.weights is not None:
+            self.kernel_quantizer = FakeQuantize(how.weights, name="kernel_quantizer")
         self.output_quantizer = self.make_output_quantizer(ITSELF)
         if self.activation not in FUSED_ACTIVATIONS:
             self.linear_quantizer = self.make_output_quantizer(ITSELF, name="linear_quantizer")
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
-        self.freeze_parts()
+        self.finish_parts()
 
     @property
     def operator_parts(self):

@@ -118,7 +118,7 @@ class ResidualChain(QuantizableLayer):
             self.add_quantizer = self.make_output_quantizer(self.ADD, name="add_quantizer")
         if self.add_quantizer is not None:
             self.add_quantizer.build(shape)
-        self.freeze_parts()
+        self.finish_parts()
 
     def call(self, inputs, training=False):
         outputs = inputs

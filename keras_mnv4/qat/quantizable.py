@@ -61,16 +61,33 @@ class QuantizableLayer(keras.layers.Layer):
 
     def quantization_below(self, part):
         """What a layer inside, called `part`, takes as its `quantization`."""
-        inner = {path[len(part) + 1 :]: how for path, how in (self.quantization or {}).items() if _is_below(path, part)}
+        given = self.quantization if isinstance(self.quantization, dict) else {}
+        inner = {path[len(part) + 1 :]: how for path, how in given.items() if _is_below(path, part)}
         return inner or self.part_quantization(part)
 
-    def freeze_parts(self):
-        """Freezes the layers inside that are to be frozen; they are made after it was said which."""
+    def finish_parts(self):
+        """To be called once all parts are made: holds `quantization` against them, and freezes those that are to be.
+
+        Raises:
+            ValueError: if `quantization` is about other parts than there are.
+        """
+        self._check_quantization()
         for path, layer in _layers_inside(self):
             if self.frozen is not None:
                 layer.trainable = path not in self.frozen
             elif not self.trainable:
                 layer.trainable = False
+
+    def _check_quantization(self):
+        parts, given = self.quantizable_parts, self.quantization
+        is_dictionary, is_whole = isinstance(given, dict), parts == (ITSELF,)
+        if given is None or is_dictionary != is_whole and (is_whole or set(given) <= set(parts)):
+            return
+        wanted = "one `LayerQuantization`"
+        if not is_whole:
+            wanted = f"a dictionary to `LayerQuantization` from parts, of {', '.join(map(repr, parts))}"
+        received = f"parts {', '.join(map(repr, given))}" if is_dictionary else repr(given)
+        raise ValueError(f"`quantization` of `{self.name}` must be {wanted}. Received: {received}")
 
     def make_output_quantizer(self, part, name="output_quantizer"):
         """A `FakeQuantize` for what `part` gives out, or None if that stays in float."""

@@ -93,7 +93,7 @@ class QuantizeWrapper(QuantizableLayer):
             part: self.make_output_quantizer(part, f"{part}_quantizer") for part in self._activation_parts
         }
         self.correction = None  # a `BiasCorrection` while `correct_biases` runs
-        self.freeze_parts()
+        self.finish_parts()
 
     @property
     def quantizable_parts(self):
