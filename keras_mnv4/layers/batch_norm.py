@@ -33,6 +33,7 @@ class BatchNorm(QuantizableLayer, QuantNorm):
         super().__init__(**kwargs)
         quantization = self.part_quantization(ITSELF)
         self.how = None if quantization is None else quantization.norm
+        self.channel_axis = self.axis
         self.output_quantizer = self.make_output_quantizer(ITSELF)
         self.finish_parts()
 

@@ -56,6 +56,7 @@ class ResidualChain(QuantizableLayer):
         self.norm_epsilon = norm_epsilon
         self.drop_path_rate = drop_path_rate
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        self.channel_axis = -1 if self.data_format == "channels_last" else 1
 
     def make_chain(self, in_channels):
         """The layers, in order; convolutions as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
@@ -98,7 +99,7 @@ class ResidualChain(QuantizableLayer):
         return (*parts, self.ADD) if self.has_shortcut else tuple(parts)
 
     def build(self, input_shape):
-        channels = self._channels(input_shape)
+        channels = input_shape[self.channel_axis]
         if channels is None:
             raise ValueError(f"Layer `{self.name}` needs a known number of channels. Received: {input_shape}")
         keeps_shape = self.strides == 1 and channels == self.filters
@@ -148,12 +149,9 @@ class ResidualChain(QuantizableLayer):
         return self.chain if self.shortcut is None else [*self.chain, self.shortcut]
 
     def compute_output_shape(self, input_shape):
-        for layer in self.chain if self.built else self.make_chain(self._channels(input_shape)):
+        for layer in self.chain if self.built else self.make_chain(input_shape[self.channel_axis]):
             input_shape = layer.compute_output_shape(input_shape)
         return tuple(input_shape)
-
-    def _channels(self, shape):
-        return shape[-1 if self.data_format == "channels_last" else 1]
 
     def get_config(self):
         return {

@@ -29,6 +29,8 @@ class QuantizableLayer(keras.layers.Layer):
     (True, ('expand', 'middle_depthwise', 'project', 'add'))
     """
 
+    channel_axis = -1  # of what comes out
+
     def __init__(self, quantization=None, frozen=None, **kwargs):
         super().__init__(**kwargs)
         self.quantization = quantization
@@ -92,7 +94,7 @@ class QuantizableLayer(keras.layers.Layer):
     def make_output_quantizer(self, part, name="output_quantizer"):
         """A `FakeQuantize` for what `part` gives out, or None if that stays in float."""
         how = self.part_quantization(part)
-        return None if how is None or how.outputs is None else FakeQuantize(how.outputs, name=name)
+        return None if how is None or how.outputs is None else FakeQuantize(how.outputs, self.channel_axis, name=name)
 
     def get_config(self):
         quantization = keras.saving.serialize_keras_object(self.quantization)

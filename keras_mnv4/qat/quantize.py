@@ -248,7 +248,8 @@ class _Quantization:
         if again and not getattr(layer, "weights", ()):  # shared only for its looks: it gets ranges for each call
             layer = type(layer).from_config({**layer.get_config(), "name": layer.name + again})
             again = ""
-        return FakeQuantize(how.outputs, name=f"{layer.name}_quantizer{again}")(layer(*args, **kwargs))
+        axis = 1 if getattr(layer, "data_format", keras.config.image_data_format()) == "channels_first" else -1
+        return FakeQuantize(how.outputs, axis, name=f"{layer.name}_quantizer{again}")(layer(*args, **kwargs))
 
     def count_call(self, name):
         """What tells this call of a layer from those before; nothing at the first. Keras numbers layers alike."""

@@ -5,7 +5,10 @@ import pytest
 from keras_mnv4 import layers
 from keras_mnv4.qat import LastValueQuantizer
 from keras_mnv4.qat import LayerQuantization
+from keras_mnv4.qat import Policy
 from keras_mnv4.qat import QuantizeWrapper
+from keras_mnv4.qat import Rule
+from keras_mnv4.qat import quantize_model
 
 HOW = LayerQuantization(weights=LastValueQuantizer(per_axis=True, symmetric=True, narrow_range=True))
 BLOCKS = {
@@ -43,3 +46,23 @@ def test_layers_of_one_part_take_one_quantisation(kind):
     LAYERS[kind](HOW)(MAPS)
     with pytest.raises(ValueError, match="must be one `LayerQuantization`. Received: parts 'mistyped'"):
         LAYERS[kind]({"mistyped": HOW})(MAPS)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "sum", "pooling"])
+def test_ranges_of_each_channel_run_along_the_channels(kind):
+    """Of maps with the channels first: eight of them, of six rows and four columns."""
+    how = LayerQuantization(outputs=LastValueQuantizer(per_axis=True))
+    maps = keras.Input((8, 6, 4))
+    if kind == "convolution":
+        layer = layers.ConvNormAct(8, quantization=how, data_format="channels_first")
+        layer.build(maps.shape)
+        quantizer = layer.output_quantizer
+    elif kind == "sum":
+        layer = layers.ResidualUnit(8, quantization={"add": how}, data_format="channels_first")
+        layer.build(maps.shape)
+        quantizer = layer.add_quantizer
+    else:
+        outputs = keras.layers.GlobalAveragePooling2D("channels_first", keepdims=True)(maps)
+        policy = Policy((Rule("input"), Rule(".*", outputs=how.outputs)))
+        quantizer = quantize_model(keras.Model(maps, outputs), policy).layers[-1]
+    assert quantizer.range[0].shape == (8,)
