@@ -1,4 +1,4 @@
-"""Fewer bits in 8-bit containers: for files of models whose codes are narrower than the operators they run on."""
+"""What a model computes by quantisers that integer operators have: 8 bits for fewer, a range for each channel."""
 
 import contextlib
 
@@ -18,29 +18,40 @@ HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean
 def int8_containers(model, keep_int4=False):
     """While it lasts, `model` computes what it did, and a converter finds nothing but 8-bit quantisers.
 
+    Kernels have a range for each channel, into which it can fold the factors of a normalisation.
+
     A code of fewer bits is an 8-bit code of the same scale that stays within bounds. Rounded kernels do so by
     themselves. Activations must be clipped: at the top by a zero point that puts their largest code at 127, at the
     bottom by an activation function that ends there, or a maximum.
 
     Args:
         model: a fake-quantised Keras model.
-        keep_int4: whether kernels of 4 bits stay as they are, for a converter that packs them.
+        keep_int4: whether kernels of 4 bits stay of 4 bits, for a converter that packs them.
+
+    Raises:
+        ExportError: if a kernel has no form in integers; the message names the layer.
     """
     layers = model._flatten_layers()
     kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
-    narrow = [layer for layer in layers if isinstance(layer, FakeQuantize) and layer.quantizer.num_bits < 8]
-    if keep_int4:
-        narrow = [layer for layer in narrow if id(layer) not in kernels or not _is_int4(layer.quantizer)]
-    before = [layer.engine for layer in narrow]
+    engines = {}
+    for layer in (layer for layer in layers if isinstance(layer, FakeQuantize)):
+        has_eight_bits = layer.quantizer.num_bits == 8 and layer.quantizer.has_equal_steps
+        stays = has_eight_bits or (keep_int4 and id(layer) in kernels and _is_int4(layer.quantizer))
+        if not stays:
+            engines[layer] = (_KernelContainer if id(layer) in kernels else _ActivationContainer)(layer)
+        elif id(layer) in kernels:
+            _check_centred(layer)
+            if not layer.quantizer.per_axis:
+                engines[layer] = _EachChannel(layer)
+    before = {layer: layer.engine for layer in engines}
     try:
-        for layer in narrow:
-            container = _KernelContainer if id(layer) in kernels else _ActivationContainer
-            layer.engine = container(layer)
-        if narrow:
+        for layer, engine in engines.items():
+            layer.engine = engine
+        if engines:
             model(np.zeros((1, *model.input_shape[1:]), "float32"))  # here containers of kernels see their constants
         yield
     finally:
-        for layer, engine in zip(narrow, before, strict=True):
+        for layer, engine in before.items():
             layer.engine = engine
 
 
@@ -48,12 +59,36 @@ def _is_int4(quantizer):
     return quantizer.num_bits == 4 and not isinstance(quantizer, PowerOfTwoQuantizer)
 
 
+def _check_centred(layer):
+    grid = _grid(layer)
+    if np.any(grid.zero_point != (grid.last + 1) // 2):
+        raise ExportError(
+            f"The kernel of `{layer.path}` has a range that is not centred on zero, which TFLite's operators cannot "
+            "have: use a quantiser of `symmetric=True` for it."
+        )
+
+
+def _grid(layer):
+    return Grid.over(*layer.range, layer.quantizer.num_bits, layer.quantizer.narrow_range)
+
+
+class _EachChannel:
+    """Rounds a kernel as its quantiser does, whose one range each channel has for itself."""
+
+    def __init__(self, layer):
+        self._range, self._quantizer = layer.range, layer.quantizer
+
+    def __call__(self, inputs, training, state):
+        low, high = (np.full(inputs.shape[-1], end, "float32") for end in self._range)
+        how = self._quantizer.num_bits, self._quantizer.narrow_range
+        return fake_quantize(inputs, low, high, *how, per_axis=True)
+
+
 class _KernelContainer:
     """Rounds a kernel by its own quantiser; then, as a constant, to an 8-bit grid that holds those values."""
 
     def __init__(self, layer):
         self._engine = layer.engine
-        self._per_axis = layer.quantizer.per_axis
         scale, largest = _steps(layer)
         # Codes may be multiples of some number. The larger, the finer the steps of the integer bias.
         self._end = 127 * scale / np.float32(127 // largest)
@@ -62,7 +97,8 @@ class _KernelContainer:
     def __call__(self, inputs, training, state):
         if self._rounded is None:
             self._rounded = ops.convert_to_numpy(self._engine(inputs, training, state))
-        return fake_quantize(self._rounded, -self._end, self._end, 8, narrow_range=True, per_axis=self._per_axis)
+        end = np.broadcast_to(self._end, self._rounded.shape[-1:])
+        return fake_quantize(self._rounded, -end, end, 8, narrow_range=True, per_axis=True)
 
 
 def _steps(layer):
@@ -77,7 +113,7 @@ def _steps(layer):
                 "hold: use `PowerOfTwoQuantizer` with `has_zero=True` and 4 bits or fewer."
             )
         return high / np.float32(largest), largest
-    grid = Grid.over(low, high, quantizer.num_bits, quantizer.narrow_range)
+    grid = _grid(layer)
     return grid.scale, max(np.max(grid.zero_point - grid.first), np.max(grid.last - grid.zero_point))
 
 
@@ -85,7 +121,7 @@ class _ActivationContainer:
     """Rounds to the 8-bit grid whose last codes are those of a quantiser of fewer bits, and clips to these."""
 
     def __init__(self, layer):
-        grid = Grid.over(*layer.range, layer.quantizer.num_bits, layer.quantizer.narrow_range)
+        grid = _grid(layer)
         self._floor, ceiling = grid.ends
         self._range = ceiling - 255 * grid.scale, ceiling
 

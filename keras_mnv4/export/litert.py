@@ -16,7 +16,7 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
-from keras_mnv4.export.verify import check_no_rounded_inputs
+from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare_parts
@@ -173,8 +173,9 @@ def _check_arguments(model, target, labels):
             "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
             f"export it there. The backend is {keras.backend.backend()!r}."
         )
-    if len(model.outputs) != 1:
-        raise ValueError(f"`model` must have one output. Received: one of {len(model.outputs)}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        counts = f"{len(model.inputs)} and {len(model.outputs)}"
+        raise ValueError(f"`model` must have one input and one output. Received: one of {counts}")
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -183,7 +184,7 @@ def _check_arguments(model, target, labels):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("TFLite files are channels_last: build the model in that data format.")
     chosen = TARGETS[target]
-    check_no_rounded_inputs(model)
+    check_roundings(model)
     if chosen.is_integer != is_quantized(model):
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")

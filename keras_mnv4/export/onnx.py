@@ -14,7 +14,7 @@ from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
-from keras_mnv4.export.verify import check_no_rounded_inputs
+from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import compare
@@ -51,7 +51,9 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
         An `ExportReport`.
 
     Raises:
-        ValueError: if `model` quantises activations for each channel, which ONNX's integer operators cannot.
+        ValueError: if `model` has several inputs or outputs, or rounds inputs of layers, or activations channel by
+            channel, which integer operators cannot.
+        RuntimeError: if the Keras backend is not TensorFlow.
         FileExistsError: if `path` exists and `overwrite` is False.
         ExportError: if ONNX Runtime's outputs are not the Keras model's; of an integer file also if what it rounds is
             not, given the same inputs, what the Keras model rounds, or a kernel is not stored as integers. Nothing is
@@ -69,12 +71,15 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
             f"ONNX files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow. The backend is "
             f"{keras.backend.backend()!r}."
         )
+    counts = [len(getattr(model, side, "1")) for side in ("inputs", "outputs")]  # of a subclassed model nobody knows
+    if counts != [1, 1]:
+        raise ValueError("`model` must have one input and one output. Received: one of {} and {}".format(*counts))
     check_writable(path, overwrite)
     if samples is None:
         height, width, channels = (side or 64 for side in model.input_shape[1:])
         samples = example_pictures((height, width, channels))
     samples = np.asarray(samples, "float32")
-    check_no_rounded_inputs(model)
+    check_roundings(model)
     write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:
         agreement, parts, floats = write(model, temporary, samples)
@@ -175,10 +180,6 @@ def read_quantizers(frozen):
         numbers = [value.numpy() for value in values[op.name]]
         low, high = numbers[:2] if len(op.inputs) == 3 else (op.get_attr("min"), op.get_attr("max"))
         grid = Grid.over(low, high, op.get_attr("num_bits"), op.get_attr("narrow_range"))
-        if op in varying and grid.scale.ndim:
-            raise ValueError(
-                f"Activations can only be quantised as a whole, not for each channel: change the policy for {op.name}."
-            )
         quantizers.append(FakeQuant(op.name, grid, None if op in varying else grid.codes(numbers[-1])))
     return quantizers
 

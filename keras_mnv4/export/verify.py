@@ -31,9 +31,16 @@ def is_quantized(model):
     return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
 
 
-def check_no_rounded_inputs(model):
-    """Raises if `model` rounds what goes into its layers: no file of integers can hold that."""
-    for layer in model._flatten_layers():
+def check_roundings(model):
+    """Raises if `model` rounds what no file of integers can hold: inputs of layers, or each channel by itself."""
+    layers = model._flatten_layers()
+    kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
+    for layer in layers:
+        if isinstance(layer, FakeQuantize) and id(layer) not in kernels and getattr(layer.quantizer, "per_axis", False):
+            raise ValueError(
+                f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers have "
+                "one scale for a map: use `outputs` of `per_axis=False` in the policy."
+            )
         if getattr(layer, "input_quantizer", None) is not None:
             raise ValueError(
                 f"Layer `{layer.path}` rounds its inputs, of sums and normalisations that stay in float. Files of "

@@ -286,7 +286,7 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
 def test_models_of_two_outputs_are_refused(tmp_path):
     model = tiny()
     model = keras.Model(model.input, [model.output, model.layers[-2].output])
-    with pytest.raises(ValueError, match=r"must have one output\. Received: one of 2"):
+    with pytest.raises(ValueError, match=r"must have one input and one output\. Received: one of 1 and 2"):
         export.to_litert(model, tmp_path / "m.tflite", target="float")
 
 

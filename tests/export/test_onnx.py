@@ -373,12 +373,3 @@ def test_hybrids_compute_on_integers(real_photos, tmp_path):
     assert report.agreement.within_two_steps >= 0.99
     paths = {part.path for part in report.parts}
     assert {"block_3/attention/logits", "block_3/attention/softmax", "block_3/attention/context"} <= paths
-
-
-def test_activations_rounded_by_channel_are_refused(tmp_path):
-    import tensorflow as tf
-
-    ends = np.ones(4, "float32")
-    frozen = onnx.freeze(lambda x: tf.quantization.fake_quant_with_min_max_vars_per_channel(x, -ends, ends), (4,))
-    with pytest.raises(ValueError, match="for each channel"):
-        onnx.read_quantizers(frozen)
