@@ -16,9 +16,9 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
-from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
+from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
 from keras_mnv4.export.verify import is_quantized

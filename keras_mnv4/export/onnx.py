@@ -14,9 +14,9 @@ from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
-from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
+from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare
 from keras_mnv4.export.verify import is_quantized
 from keras_mnv4.export.verify import layer_path

@@ -83,7 +83,7 @@ class QuantizableLayer(keras.layers.Layer):
     def _check_quantization(self):
         parts, given = self.quantizable_parts, self.quantization
         is_dictionary, is_whole = isinstance(given, dict), parts == (ITSELF,)
-        if given is None or is_dictionary != is_whole and (is_whole or set(given) <= set(parts)):
+        if given is None or (is_dictionary != is_whole and (is_whole or set(given) <= set(parts))):
             return
         wanted = "one `LayerQuantization`"
         if not is_whole:
