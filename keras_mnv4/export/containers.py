@@ -103,7 +103,6 @@ class _KernelContainer:
 
 def _steps(layer):
     """The step of a kernel's values, and how many steps the largest is away from zero."""
-    low, high = layer.range
     quantizer = layer.quantizer
     if isinstance(quantizer, PowerOfTwoQuantizer):
         largest = 2 ** (quantizer.num_exponents - 1)
@@ -112,7 +111,7 @@ def _steps(layer):
                 f"The kernel of `{layer.path}` has {quantizer.num_exponents} powers of two, more than 8-bit integers "
                 "hold: use `PowerOfTwoQuantizer` with `has_zero=True` and 4 bits or fewer."
             )
-        return high / np.float32(largest), largest
+        return layer.range[1] / np.float32(largest), largest
     grid = _grid(layer)
     return grid.scale, max(np.max(grid.zero_point - grid.first), np.max(grid.last - grid.zero_point))
 

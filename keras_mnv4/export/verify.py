@@ -36,7 +36,8 @@ def check_roundings(model):
     layers = model._flatten_layers()
     kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
     for layer in layers:
-        if isinstance(layer, FakeQuantize) and id(layer) not in kernels and getattr(layer.quantizer, "per_axis", False):
+        is_of_maps = isinstance(layer, FakeQuantize) and id(layer) not in kernels
+        if is_of_maps and getattr(layer.quantizer, "per_axis", False):
             raise ValueError(
                 f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers have "
                 "one scale for a map: use `outputs` of `per_axis=False` in the policy."

@@ -21,7 +21,9 @@ OUTPUTS = qat.MovingAverageQuantizer(8)
 def quantized(tail, photos, weights, outputs=OUTPUTS):
     pictures = keras.Input((32, 32, 3))
     maps = TAILS[tail](layers.Rescaling(1 / 127.5, -1)(pictures))
-    model = randomize_statistics(keras.Model(pictures, layers.Dense(4, name="head")(layers.GlobalAveragePooling2D()(maps))))
+    model = randomize_statistics(
+        keras.Model(pictures, layers.Dense(4, name="head")(layers.GlobalAveragePooling2D()(maps)))
+    )
     rules = (qat.Rule("input", outputs=OUTPUTS), qat.Rule("head", weights=weights, outputs=OUTPUTS))
     policy = qat.Policy((*rules, qat.Rule(".*", weights=weights, outputs=outputs)))
     return qat.quantize_model(model, policy, calibration_data=photos)
@@ -37,7 +39,7 @@ def photos(real_photos):
 @pytest.mark.parametrize("narrow_range", [False, True])
 @pytest.mark.parametrize("tail", TAILS)
 def test_one_range_for_all_channels_becomes_one_for_each(tail, narrow_range, num_bits, photos, tmp_path):
-    """The factors of a normalisation, one a channel, go into the scales of a kernel, which a file has one or many of."""
+    """The factors of a normalisation, one a channel, go into the scales of a kernel."""
     weights = qat.LastValueQuantizer(num_bits, symmetric=True, narrow_range=narrow_range)
     report = export.to_litert(quantized(tail, photos, weights), tmp_path / "model.tflite", "cpu", samples=photos)
     assert min(part.within_one_step for part in report.parts) == 1.0
@@ -47,7 +49,7 @@ def test_one_range_for_all_channels_becomes_one_for_each(tail, narrow_range, num
 @pytest.mark.parametrize("per_axis", [False, True])
 def test_kernels_that_are_not_centred_on_zero_are_refused_by_name(per_axis, photos, tmp_path):
     model = quantized("norm", photos, qat.LastValueQuantizer(8, per_axis=per_axis))
-    with pytest.raises(export.ExportError, match="conv_norm_act.*not centred on zero.*`symmetric=True`"):
+    with pytest.raises(export.ExportError, match=r"conv_norm_act.*not centred on zero.*`symmetric=True`"):
         export.to_litert(model, tmp_path / "model.tflite", "cpu", samples=photos)
     assert export.to_onnx(model, tmp_path / "model.onnx", samples=photos).float_layers == ()
 
@@ -56,7 +58,7 @@ def test_feature_maps_with_a_range_for_each_channel_are_refused_by_name(photos, 
     weights = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
     model = quantized("bias", photos, weights, qat.LastValueQuantizer(8, per_axis=True))
     for write, name in ((export.to_litert, "model.tflite"), (export.to_onnx, "model.onnx")):
-        with pytest.raises(ValueError, match="conv_norm_act.*rounds each channel of a feature map"):
+        with pytest.raises(ValueError, match=r"conv_norm_act.*rounds each channel of a feature map"):
             write(model, tmp_path / name, samples=photos)
     assert not list(tmp_path.iterdir())
 

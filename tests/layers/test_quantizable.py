@@ -35,16 +35,16 @@ def test_blocks_take_quantisations_of_their_parts_only(block):
     layer(inputs_of(block))
     *_, part = layer.quantizable_parts
     BLOCKS[block]({part: HOW})(inputs_of(block))
-    with pytest.raises(ValueError, match=f"must be a dictionary .*'{part}'. Received: parts 'mistyped'"):
+    with pytest.raises(ValueError, match=rf"must be a dictionary .*'{part}'. Received: parts 'mistyped'"):
         BLOCKS[block]({"mistyped": HOW})(inputs_of(block))
-    with pytest.raises(ValueError, match=f"must be a dictionary .*'{part}'. Received: LayerQuantization"):
+    with pytest.raises(ValueError, match=rf"must be a dictionary .*'{part}'. Received: LayerQuantization"):
         BLOCKS[block](HOW)(inputs_of(block))
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_of_one_part_take_one_quantisation(kind):
     LAYERS[kind](HOW)(MAPS)
-    with pytest.raises(ValueError, match="must be one `LayerQuantization`. Received: parts 'mistyped'"):
+    with pytest.raises(ValueError, match=r"must be one `LayerQuantization`. Received: parts 'mistyped'"):
         LAYERS[kind]({"mistyped": HOW})(MAPS)
 
 

@@ -114,7 +114,7 @@ def test_scaled_pictures_for_a_model_that_scales_them_are_warned_of(scale):
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, layers.Conv2D(4, 3)(layers.Rescaling(scale, -1.0)(inputs)))
     quantized = qat.quantize_model(model, calibration_data=pictures())
-    with pytest.raises(UserWarning, match="from 0 to 1, but model .* scales its inputs as bytes"):
+    with pytest.raises(UserWarning, match=r"from 0 to 1, but model .* scales its inputs as bytes"):
         qat.calibrate(quantized, pictures() / 255)
     qat.calibrate(quantized, np.zeros((2, 32, 32, 3)))  # black ones are bytes
 
