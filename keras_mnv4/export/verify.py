@@ -34,13 +34,13 @@ def is_quantized(model):
 def check_roundings(model):
     """Raises if `model` rounds what no file of integers can hold: inputs of layers, or each channel by itself."""
     layers = model._flatten_layers()
-    kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
+    kernels = [layer.kernel_quantizer for layer in layers if hasattr(layer, "kernel_quantizer")]
     for layer in layers:
-        is_of_maps = isinstance(layer, FakeQuantize) and id(layer) not in kernels
+        is_of_maps = isinstance(layer, FakeQuantize) and not any(layer is kernel for kernel in kernels)
         if is_of_maps and getattr(layer.quantizer, "per_axis", False):
             raise ValueError(
-                f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers have "
-                "one scale for a map: use `outputs` of `per_axis=False` in the policy."
+                f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers "
+                "have one scale for a map: use `outputs` of `per_axis=False` in the policy."
             )
         if getattr(layer, "input_quantizer", None) is not None:
             raise ValueError(
