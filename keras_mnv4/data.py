@@ -71,6 +71,7 @@ class PictureSet(keras.utils.PyDataset):
 
     def restart(self, seed):
         """Begins anew, with the orders of a seed."""
+        self.seed = seed
         self._random = np.random.default_rng(seed)
         self._order = np.arange(len(self.labels))
         self.on_epoch_end()

@@ -1,6 +1,7 @@
 """Recipes: how networks of papers were trained, as data with a `fit`."""
 
 import dataclasses
+import json
 import math
 import pathlib
 
@@ -411,16 +412,31 @@ def fit_classifier(
         backup.mkdir(parents=True, exist_ok=True)
         check_plan(backup / "plan.json", _training_plan(model, data, epochs), "backups", "backup_dir")
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
+        _turn_to(data.train, _epochs_in(backup / "latest"))
     history = trained.fit(
         data.train,
         validation_data=data.validation,
         epochs=epochs,
+        shuffle=False,  # a `PictureSet` has an order of its own
         verbose=resolve_verbose(verbose),
         callbacks=callbacks,
     )
     if backup_dir is not None:
         (backup / "plan.json").unlink()
     return history
+
+
+def _turn_to(pictures, epoch):
+    """Gives a training set the order that it has in an epoch by its seed."""
+    pictures.restart(pictures.seed)
+    for _ in range(epoch):
+        pictures.on_epoch_end()
+
+
+def _epochs_in(folder):
+    """The number of epochs that a backup of `BackupAndRestore` was made after."""
+    file = folder / "training_metadata.json"
+    return json.loads(file.read_text())["epoch"] if file.exists() else 0
 
 
 def _training_plan(model, data, epochs):

@@ -40,8 +40,8 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
         flip: whether a picture and its mirror image are the same thing; for digits they are not.
         verbose: as for `keras.Model.fit`; `"auto"` is a progress bar on a terminal, else one line an epoch.
         backup_dir: folder for a backup after every epoch: weights, ranges and the optimizer's state. If training is
-            stopped, the same call goes on from there, with pictures in the orders of the first epochs again. The backup
-            is deleted at the end. None for no backup.
+            stopped, the same call goes on from there, with pictures in the orders that they would have had; mirrors,
+            shifts and dropout are drawn anew. The backup is deleted at the end. None for no backup.
 
     Returns:
         The `keras.callbacks.History`.
