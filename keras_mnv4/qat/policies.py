@@ -36,7 +36,7 @@ class NormQuantization:
             itself: the naive way, whose errors multiply. It is there to be compared with.
 
     Raises:
-        ValueError: if the bits are not from 2 to 16.
+        ValueError: if the bits are not from 2 to 16, or those of powers of two not from 2 to 8.
 
     Example:
 
@@ -53,6 +53,8 @@ class NormQuantization:
         for name in ("scale_bits", "offset_bits"):
             if not 2 <= getattr(self, name) <= 16:
                 raise ValueError(f"`{name}` must be from 2 to 16. Received: {getattr(self, name)!r}")
+        if self.power_of_two and self.scale_bits > 8:
+            raise ValueError(f"`scale_bits` of powers of two must be from 2 to 8. Received: {self.scale_bits}")
 
     def get_config(self):
         return dataclasses.asdict(self)

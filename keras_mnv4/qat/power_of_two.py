@@ -130,6 +130,7 @@ class DoubleQuantizer(Quantizer):
             raise ValueError(f"`scale_bits` must be from 2 to 16, or None. Received: {self.scale_bits!r}")
         super().__post_init__()
 
+    can_be_narrowed = property(lambda self: self.quantizer.can_be_narrowed)
     num_bits = property(lambda self: self.quantizer.num_bits)
     per_axis = property(lambda self: self.quantizer.per_axis)
     symmetric = property(lambda self: self.quantizer.symmetric)

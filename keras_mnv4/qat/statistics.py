@@ -12,7 +12,8 @@ def freeze_statistics(model, scales=True):
     `fit` runs, `FreezeStatistics` does it.
 
     `.keras` files remember it for the layers of this package. Of a stock normalisation, and in clones of a model,
-    scales are taken for frozen where statistics are. Twins that `quantize_model` makes start unfrozen.
+    scales are taken for frozen where statistics are. In twins that `quantize_model` makes, those in
+    layers of this package start unfrozen, and those of Keras as they were.
 
     Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference" (arXiv 1806.08342),
     section 3.2.2.

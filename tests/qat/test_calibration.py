@@ -75,6 +75,13 @@ def test_symmetric_ranges_stay_symmetric(narrow_range):
     assert high == pytest.approx(-low if narrow_range else -low * 14 / 16)
 
 
+def test_ranges_of_rounded_scales_are_drawn_in_as_others_are():
+    values = np.append(np.linspace(-1.0, 1.0, 999), 8.0)
+    quantizer = qat.DoubleQuantizer(qat.MovingAverageQuantizer(4), scale_bits=16)
+    assert calibrated_range(quantizer, values, batch_size=250, method="minmax")[1] > 7.5
+    assert calibrated_range(quantizer, values, batch_size=250)[1] < 7.0
+
+
 @pytest.mark.parametrize("quantizer", [qat.AllValuesQuantizer(4), qat.LastValueQuantizer(4, per_axis=True)])
 def test_ranges_that_hold_all_values_by_definition_do_so(quantizer):
     model = one_quantizer(quantizer)

@@ -119,6 +119,7 @@ def test_gradients_pass_straight_through():
         (lambda: qat.DoubleQuantizer(qat.PowerOfTwoQuantizer()), "keeps a range"),
         (lambda: qat.DoubleQuantizer(qat.MovingAverageQuantizer(), 1), "scale_bits"),
         (lambda: qat.NormQuantization(scale_bits=1), "scale_bits"),
+        (lambda: qat.NormQuantization(scale_bits=10, power_of_two=True), "scale_bits"),
         (lambda: qat.NormQuantization(offset_bits=17), "offset_bits"),
     ],
 )
