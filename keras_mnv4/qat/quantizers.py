@@ -322,9 +322,9 @@ class FixedQuantizer(Quantizer):
 def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=False, is_constant_range=False):
     """Rounds to the grid of `2**num_bits` codes over `[low, high]`, with a straight-through gradient.
 
-    The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit up to 8 bits (with more, JAX can decide a
-    tie the other way): the range is shifted until zero lies on
-    the grid; values beyond it saturate, and pass their gradient to that end of the range. On the TensorFlow backend it
+    The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit, but for ties, which JAX can decide the
+    other way: of 8 bits, four in a million values. The range is shifted until zero lies on the grid; values beyond it
+    saturate, and pass their gradient to that end of the range. On the TensorFlow backend it
     *is* that op, which is what the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one
     ulp off on JAX when per channel, and gives NaN for a channel of zeros.)
 

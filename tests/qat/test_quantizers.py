@@ -50,13 +50,19 @@ def _tensorflow():
 def assert_equal_to_tfmot(quantizer, batches):
     ours = run(quantizer, batches, keras.Variable)
     theirs = run(tfmot.to_tfmot(quantizer), batches, _tensorflow().Variable)
-    for mine, other in zip(ours[0] + ours[1], theirs[0] + theirs[1], strict=True):
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    for inputs, mine, other in zip([*batches, batches[-1]], ours[0], theirs[0], strict=True):
+        if not IS_TENSORFLOW:  # one product in a few hundred thousand is a tie, which an ulp decides
+            is_tie = np.abs(inputs - (mine + other) / 2) <= 1e-4 * np.abs(mine - other)
+            mine = np.where(is_tie, other, mine)
         np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.parametrize("kind", RANGED)
 @pytest.mark.parametrize("per_axis", [False, True])
 @example(num_bits=4, symmetric=True, narrow_range=False, scale=98.68875338627785, shift=1.890625, seed=67)
+@example(num_bits=8, symmetric=False, narrow_range=False, scale=1.2212879796668137, shift=1.2212879796668137, seed=157)
 @settings(max_examples=12, deadline=None)
 @given(
     num_bits=st.sampled_from((2, 4, 8)),
