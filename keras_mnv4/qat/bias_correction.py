@@ -53,6 +53,9 @@ def run_corrected(model, data, correction):
         layer.correction = correction
     try:
         model(np.concatenate([data, data]), training=False)
+    except BaseException:  # of much data, memory may run out
+        correction.undo()
+        raise
     finally:
         for layer in (*convolutions, *of_outputs):
             layer.correction = None
@@ -85,6 +88,9 @@ class BiasCorrection:
         shift = clear_mean(of_pictures)
         self._shifts[layer].append(ops.convert_to_numpy(shift).ravel())
         return ops.concatenate([exact, rounded + shift])
+
+    def undo(self):
+        """Takes back what was changed on the way; a correction of biases changes nothing before it is applied."""
 
     def apply(self):
         """Puts the shifts into the layers; into one that was called several times, their mean."""

@@ -44,18 +44,22 @@ class _RoundingCorrection(BiasCorrection):
 
     def __init__(self):
         super().__init__()
-        self._float_kernels = {}
+        self._kernels = {}  # as they were
 
     def convolve(self, layer, inputs, convolve):
         is_stock = not hasattr(layer, "conv_strides")
         if is_stock or not layer.kernel_quantizer.quantizer.has_equal_steps:
             return super().convolve(layer, inputs, convolve)
         exact, rounded = ops.split(inputs, 2)
-        if layer not in self._float_kernels:
-            self._float_kernels[layer] = np.array(ops.convert_to_numpy(layer.float_kernel()))
+        if layer not in self._kernels:
+            self._kernels[layer] = np.array(ops.convert_to_numpy(layer.kernel))
             layer.kernel.assign(round_kernel(layer, ops.convert_to_numpy(rounded)) / layer.kernel_factor)
-        exact = convolve(exact, ops.cast(self._float_kernels[layer], exact.dtype))
+        exact = convolve(exact, ops.cast(self._kernels[layer] * layer.kernel_factor, exact.dtype))
         return self.shift(layer, exact, convolve(rounded, layer.quantized_kernel()))
+
+    def undo(self):
+        for layer, kernel in self._kernels.items():
+            layer.kernel.assign(kernel)
 
 
 def round_kernel(layer, inputs):

@@ -98,3 +98,21 @@ def test_kernels_without_equal_steps_are_not_rounded_to_equal_steps(real_photos)
         kernels.append(ops.convert_to_numpy(quantized.get_layer("block_1").chain[0].kernel))
     np.testing.assert_array_equal(*kernels)  # of powers of two
     assert errors[1] < 1.1 * errors[0]
+
+
+def test_kernels_stay_where_memory_runs_out(real_photos, monkeypatch):
+    photos = real_photos(8, 32).astype("float32")
+    model = qat.quantize_model(randomize_statistics(tiny_network()), "w4a8", calibration_data=photos)
+    before, calls = model.get_weights(), []
+
+    def round_three(layer, inputs, round_kernel=rounding.round_kernel):
+        calls.append(layer)
+        if len(calls) == 4:
+            raise MemoryError
+        return round_kernel(layer, inputs)
+
+    monkeypatch.setattr(rounding, "round_kernel", round_three)
+    with pytest.raises(MemoryError):
+        qat.optimize_rounding(model, photos)
+    for ours, weight in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, weight)
