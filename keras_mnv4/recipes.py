@@ -417,7 +417,7 @@ def fit_classifier(
         data.train,
         validation_data=data.validation,
         epochs=epochs,
-        shuffle=False,  # a `PictureSet` has an order of its own
+        shuffle=not data.train.shuffle,  # which then has orders of its own
         verbose=resolve_verbose(verbose),
         callbacks=callbacks,
     )
