@@ -41,7 +41,7 @@ def int8_containers(model, keep_int4=False):
             engines[layer] = (_KernelContainer if id(layer) in kernels else _ActivationContainer)(layer)
         elif id(layer) in kernels:
             _check_centred(layer)
-            if not layer.quantizer.per_axis:
+            if not getattr(layer.quantizer, "per_axis", False):
                 engines[layer] = _EachChannel(layer)
     before = {layer: layer.engine for layer in engines}
     try:
@@ -60,8 +60,8 @@ def _is_int4(quantizer):
 
 
 def _check_centred(layer):
-    grid = _grid(layer)
-    if np.any(grid.zero_point != (grid.last + 1) // 2):
+    grid, (low, high) = _grid(layer), layer.range
+    if np.any((grid.zero_point != (grid.last + 1) // 2) & (low != high)):  # a kernel of zeros has no range
         raise ExportError(
             f"The kernel of `{layer.path}` has a range that is not centred on zero, which TFLite's operators cannot "
             "have: use a quantiser of `symmetric=True` for it."

@@ -37,6 +37,10 @@ def check_roundings(model):
     kernels = [layer.kernel_quantizer for layer in layers if hasattr(layer, "kernel_quantizer")]
     for layer in layers:
         is_of_maps = isinstance(layer, FakeQuantize) and not any(layer is kernel for kernel in kernels)
+        if isinstance(layer, FakeQuantize) and layer.quantizer.num_bits > 8:
+            raise ValueError(
+                f"`{layer.path}` rounds to {layer.quantizer.num_bits} bits, and files of integers hold 8 at most."
+            )
         if is_of_maps and getattr(layer.quantizer, "per_axis", False):
             raise ValueError(
                 f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers "

@@ -25,7 +25,7 @@ def without_zero_factors(model):
     try:
         for layer in model._flatten_layers():
             if getattr(layer, "kernel_quantizer", None) is not None:
-                for weight, values in _changes(layer):
+                for weight, values in list(_changes(layer)):
                     before.append((weight, np.array(ops.convert_to_numpy(weight))))
                     weight.assign(values)
         yield
@@ -50,8 +50,8 @@ def _changes(layer):
         if norm.beta is not None:
             yield norm.beta, np.where(is_zero, after * norm.beta, norm.beta)
         if norm.gamma is not None:
-            # As large as others are: a `QuantNorm` rounds all by the largest.
-            largest = np.max(np.abs(factor)) or 1.0
+            # Not larger than others are, nor much smaller: a `QuantNorm` rounds all by the largest.
+            largest = 0.5 * np.max(np.abs(factor)) or 1.0
             deviation = np.sqrt(norm.moving_variance + norm.epsilon)
             yield norm.gamma, np.where(is_zero, largest * deviation, norm.gamma)
     if scale is not None:

@@ -141,9 +141,15 @@ class _Errors(_Observer):
         values = ops.convert_to_numpy(values).ravel()
         if len(values) > VALUES:
             values = self.random.choice(values, VALUES)
-        grids = [Grid.over(*ends, quantizer.num_bits, quantizer.narrow_range) for ends in self.candidates]
+        grids = [_grid_in_use(quantizer, *ends) for ends in self.candidates]
         self.seen.append([np.mean((grid.values(grid.codes(values)) - values) ** 2) for grid in grids])
 
     @property
     def range(self):
         return self.candidates[np.argmin(np.mean(self.seen, axis=0))]
+
+
+def _grid_in_use(quantizer, *ends):
+    """What a quantiser rounds to with a range, which `DoubleQuantizer` changes."""
+    used = quantizer.used_range(*(ops.convert_to_tensor(end, "float32") for end in ends))
+    return Grid.over(*map(ops.convert_to_numpy, used), quantizer.num_bits, quantizer.narrow_range)

@@ -46,6 +46,33 @@ def test_one_range_for_all_channels_becomes_one_for_each(tail, narrow_range, num
     assert report.agreement.within_two_steps == 1.0
 
 
+def test_kernels_of_zeros_are_exported(photos, tmp_path):
+    """A range that is empty is not one that is off its centre: a pruned channel has it, and a new head of zeros."""
+    pictures = keras.Input((32, 32, 3))
+    convolution = layers.Conv2D(8, 3, use_bias=False)
+    maps = layers.GlobalAveragePooling2D()(convolution(layers.Rescaling(1 / 127.5, -1)(pictures)))
+    model = keras.Model(pictures, layers.Dense(4, kernel_initializer="zeros", bias_initializer="ones")(maps))
+    kernel = convolution.kernel.numpy().copy()
+    kernel[..., 2] = 0.0
+    convolution.kernel.assign(kernel)
+    for policy in ("w8a8", "w4a8"):
+        twin = qat.quantize_model(model, policy, calibration_data=photos)
+        report = export.to_litert(twin, tmp_path / f"{policy}.tflite", "cpu", samples=photos)
+        assert report.agreement.within_one_step == 1.0
+
+
+def test_kernels_of_a_fixed_range_are_exported(photos, tmp_path):
+    model = quantized("bias", photos, qat.FixedQuantizer(8, init_min=-1.0, init_max=1.0, narrow_range=True))
+    report = export.to_litert(model, tmp_path / "model.tflite", "cpu", samples=photos)
+    assert report.agreement.within_two_steps == 1.0
+
+
+def test_more_bits_than_files_hold_are_refused_by_name(photos, tmp_path):
+    model = quantized("bias", photos, qat.LastValueQuantizer(16, per_axis=True, symmetric=True, narrow_range=True))
+    with pytest.raises(ValueError, match=r"conv_norm_act.*rounds to 16 bits"):
+        export.to_litert(model, tmp_path / "model.tflite", "cpu", samples=photos)
+
+
 @pytest.mark.parametrize("per_axis", [False, True])
 def test_kernels_that_are_not_centred_on_zero_are_refused_by_name(per_axis, photos, tmp_path):
     model = quantized("norm", photos, qat.LastValueQuantizer(8, per_axis=per_axis))

@@ -82,6 +82,19 @@ def test_ranges_of_rounded_scales_are_drawn_in_as_others_are():
     assert calibrated_range(quantizer, values, batch_size=250)[1] < 7.0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_scales_of_powers_of_two_are_chosen_as_they_are_rounded(seed):
+    """A range a little narrower can have half the scale: the error that counts is that of the scale in use."""
+    values = np.abs(np.random.default_rng(seed).normal(size=4000)).astype("float32")
+
+    def error(method):
+        model = one_quantizer(qat.DoubleQuantizer(qat.MovingAverageQuantizer(4), scale_bits=None))
+        qat.calibrate(model, values.reshape(-1, 4), batch_size=1000, method=method)
+        return np.mean((model.predict(values.reshape(-1, 4), verbose=0).ravel() - values) ** 2)
+
+    assert error("mse") <= error("minmax") * 1.001
+
+
 @pytest.mark.parametrize("quantizer", [qat.AllValuesQuantizer(4), qat.LastValueQuantizer(4, per_axis=True)])
 def test_ranges_that_hold_all_values_by_definition_do_so(quantizer):
     model = one_quantizer(quantizer)
