@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fake_quantize import kernel_quantizers
 from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizers import fake_quantize
@@ -32,17 +33,13 @@ def int8_containers(model, keep_int4=False):
         ExportError: if a kernel has no form in integers; the message names the layer.
     """
     layers = model._flatten_layers()
-    kernels = {id(layer.kernel_quantizer) for layer in layers if getattr(layer, "kernel_quantizer", None)}
-    engines = {}
-    for layer in (layer for layer in layers if isinstance(layer, FakeQuantize)):
-        has_eight_bits = layer.quantizer.num_bits == 8 and layer.quantizer.has_equal_steps
-        stays = has_eight_bits or (keep_int4 and id(layer) in kernels and _is_int4(layer.quantizer))
-        if not stays:
-            engines[layer] = (_KernelContainer if id(layer) in kernels else _ActivationContainer)(layer)
-        elif id(layer) in kernels:
-            _check_centred(layer)
-            if not getattr(layer.quantizer, "per_axis", False):
-                engines[layer] = _EachChannel(layer)
+    kernels = kernel_quantizers(layers)
+    engines = {layer: _kernel_engine(layer, keep_int4) for layer in kernels}
+    engines |= {
+        layer: _ActivationContainer(layer)
+        for layer in layers
+        if isinstance(layer, FakeQuantize) and layer not in kernels and not _has_eight_bits(layer.quantizer)
+    }
     before = {layer: layer.engine for layer in engines}
     try:
         for layer, engine in engines.items():
@@ -53,6 +50,18 @@ def int8_containers(model, keep_int4=False):
     finally:
         for layer, engine in before.items():
             layer.engine = engine
+
+
+def _kernel_engine(layer, keep_int4):
+    quantizer = layer.quantizer
+    if not (_has_eight_bits(quantizer) or (keep_int4 and _is_int4(quantizer))):
+        return _KernelContainer(layer)
+    _check_centred(layer)
+    return layer.engine if getattr(quantizer, "per_axis", False) else _EachChannel(layer)
+
+
+def _has_eight_bits(quantizer):
+    return quantizer.num_bits == 8 and quantizer.has_equal_steps
 
 
 def _is_int4(quantizer):

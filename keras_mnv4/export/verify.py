@@ -9,6 +9,7 @@ import numpy as np
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fake_quantize import kernel_quantizers
 from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
@@ -32,24 +33,25 @@ def is_quantized(model):
 
 
 def check_roundings(model):
-    """Raises if `model` rounds what no file of integers can hold: inputs of layers, or each channel by itself."""
+    """Raises if `model` rounds as no file of integers can: inputs of layers, to many bits, or channel by channel."""
     layers = model._flatten_layers()
-    kernels = [layer.kernel_quantizer for layer in layers if hasattr(layer, "kernel_quantizer")]
     for layer in layers:
-        is_of_maps = isinstance(layer, FakeQuantize) and not any(layer is kernel for kernel in kernels)
-        if isinstance(layer, FakeQuantize) and layer.quantizer.num_bits > 8:
-            raise ValueError(
-                f"`{layer.path}` rounds to {layer.quantizer.num_bits} bits, and files of integers hold 8 at most."
-            )
-        if is_of_maps and getattr(layer.quantizer, "per_axis", False):
-            raise ValueError(
-                f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers "
-                "have one scale for a map: use `outputs` of `per_axis=False` in the policy."
-            )
         if getattr(layer, "input_quantizer", None) is not None:
             raise ValueError(
                 f"Layer `{layer.path}` rounds its inputs, of sums and normalisations that stay in float. Files of "
                 "integers want rounding behind every layer: quantise the float model with a policy such as 'w4a8'."
+            )
+    quantizers = [layer for layer in layers if isinstance(layer, FakeQuantize)]
+    kernels = kernel_quantizers(layers)
+    for layer in quantizers:
+        if layer.quantizer.num_bits > 8:
+            raise ValueError(
+                f"`{layer.path}` rounds to {layer.quantizer.num_bits} bits, and files of integers hold 8 at most."
+            )
+        if layer not in kernels and getattr(layer.quantizer, "per_axis", False):
+            raise ValueError(
+                f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers "
+                "have one scale for a map: use `outputs` of `per_axis=False` in the policy."
             )
 
 

@@ -21,16 +21,15 @@ def without_zero_factors(model):
     Args:
         model: a fake-quantised Keras model.
     """
-    before = []
+    convolutions = [layer for layer in model._flatten_layers() if getattr(layer, "kernel_quantizer", None) is not None]
+    changes = [change for layer in convolutions for change in _changes(layer)]
+    before = [(weight, np.array(ops.convert_to_numpy(weight))) for weight, _ in changes]
     try:
-        for layer in model._flatten_layers():
-            if getattr(layer, "kernel_quantizer", None) is not None:
-                for weight, values in list(_changes(layer)):
-                    before.append((weight, np.array(ops.convert_to_numpy(weight))))
-                    weight.assign(values)
+        for weight, values in changes:
+            weight.assign(values)
         yield
     finally:
-        for weight, values in reversed(before):
+        for weight, values in before:
             weight.assign(values)
 
 
@@ -51,9 +50,9 @@ def _changes(layer):
             yield norm.beta, np.where(is_zero, after * norm.beta, norm.beta)
         if norm.gamma is not None:
             # Not larger than others are, nor much smaller: a `QuantNorm` rounds all by the largest.
-            largest = 0.5 * np.max(np.abs(factor)) or 1.0
+            size = 0.5 * np.max(np.abs(factor)) or 1.0
             deviation = np.sqrt(norm.moving_variance + norm.epsilon)
-            yield norm.gamma, np.where(is_zero, largest * deviation, norm.gamma)
+            yield norm.gamma, np.where(is_zero, size * deviation, norm.gamma)
     if scale is not None:
         yield scale.gamma, np.where(is_zero, 1.0, scale.gamma)
 

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fake_quantize import kernel_quantizers
 
 CLEAR = 3.0  # standard errors that a channel's mean must be off by, to be shifted
 
@@ -43,8 +44,8 @@ def run_corrected(model, data, correction):
     data = np.asarray(data, "float32")
     layers = model._flatten_layers()
     convolutions = [layer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
-    of_kernels = {id(layer.kernel_quantizer) for layer in convolutions}
-    of_outputs = [layer for layer in layers if isinstance(layer, FakeQuantize) and id(layer) not in of_kernels]
+    of_kernels = kernel_quantizers(layers)
+    of_outputs = [layer for layer in layers if isinstance(layer, FakeQuantize) and layer not in of_kernels]
     if not convolutions and not of_outputs:
         raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
     if not len(data):

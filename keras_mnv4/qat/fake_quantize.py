@@ -124,6 +124,11 @@ class FakeQuantize(keras.layers.Layer):
         return cls(**config)
 
 
+def kernel_quantizers(layers):
+    """The `FakeQuantize` layers that round kernels, of a model's flat list of `layers`."""
+    return [layer.kernel_quantizer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
+
+
 def _engine(quantizer):
     """The object that runs `quantizer` on this backend."""
     if keras.backend.backend() == "tensorflow":
