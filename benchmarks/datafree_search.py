@@ -13,7 +13,7 @@ run side by side:
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
 
-On made-up pictures networks learn the teacher's soft labels, on real ones the labels of the pictures.
+On made-up pictures networks learn what the teacher says of parts of them, on real ones the labels of the pictures.
 """
 
 import argparse
@@ -68,30 +68,29 @@ class Experiment(search.Experiment):
         )
 
     def to_search_on(self, kind):
-        """Training and validation pictures of a search, as many of either kind, and the loss for them."""
+        """Training and validation pictures of a search, as many of either kind, and how to train on them."""
         batch = self.arguments.batch_size
         if kind == "made":
             shares = (TRAIN_SHARE, 1 - TRAIN_SHARE, 0.0)
-            pictures = self.made().picture_data(search.SIZE, batch, shares, soft=True, temperature=datafree.TEMPERATURE)
-            return pictures, datafree.SoftLabelLoss()
+            how = {"augmentation": training.crops(), "teacher": self.teacher()}
+            return self.made().picture_data(search.SIZE, batch, shares), how
         inputs, labels = self.pictures.train.arrays(self.arguments.pictures)
         order = np.random.default_rng(0).permutation(len(labels))
         sets = [
             data.PictureSet(inputs[part], labels[part], search.SIZE, batch, shuffle=not place)
             for place, part in enumerate(np.split(order, [round(TRAIN_SHARE * len(order))]))
         ]
-        return data.PictureData(self.pictures.class_names, *sets, self.pictures.test), "sparse_categorical_crossentropy"
+        pictures = data.PictureData(self.pictures.class_names, *sets, self.pictures.test)
+        return pictures, {"augmentation": self.augmentation()}
 
     def find(self, kind, strategy):
         """The candidate that a strategy finds on pictures of a kind."""
-        pictures, loss = self.to_search_on(kind)
         keras.backend.clear_session()
-        how = {
+        pictures, how = self.to_search_on(kind)
+        how |= {
             "limits": {"macs": self.limit},
             "epochs": self.arguments.search_epochs,
             "learning_rate": self.arguments.learning_rate,
-            "augmentation": self.augmentation(),
-            "loss": loss,
         }
         folder = self.out / f"{kind}_{strategy}"
         if strategy != "spos":

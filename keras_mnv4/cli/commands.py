@@ -206,8 +206,8 @@ def search(arguments):
         data = searched = _load_data(arguments, arguments.size)
     else:
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
-        searched = made.picture_data(arguments.size, soft=True, temperature=datafree.TEMPERATURE)
-        how["loss"] = datafree.SoftLabelLoss()
+        searched = made.picture_data(arguments.size)
+        how |= {"augmentation": training.crops(), "teacher": _load_model(arguments.teacher)}
         data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)

@@ -10,10 +10,10 @@ TEMPERATURE = 3.0
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class SoftLabelLoss(keras.losses.Loss):
-    """Cross-entropy of a network's probabilities, taken at a temperature, with soft labels of the same temperature.
+    """Cross-entropy of a network's probabilities with a teacher's, both taken at a temperature.
 
-    Without the square of the temperature for a factor, as in the authors' code. Their labels are what the teacher says
-    of each picture as it was changed for training; those of a `SyntheticSet` were asked for once.
+    Labels are plain probabilities, as a `SyntheticSet` or a `teacher` that a search asks has them. Without the square
+    of the temperature for a factor, as in the authors' code.
 
     Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086), its code.
 
@@ -24,8 +24,7 @@ class SoftLabelLoss(keras.losses.Loss):
 
     Example:
 
-    >>> pictures = made.picture_data(soft=True, temperature=3.0)
-    >>> search(small_space(), pictures, "search", loss=SoftLabelLoss(3.0))
+    >>> search(small_space(), made.picture_data(), "search", teacher=teacher, loss=SoftLabelLoss())
     """
 
     def __init__(self, temperature=TEMPERATURE, from_logits=False, name="soft_labels", **kwargs):
@@ -37,7 +36,8 @@ class SoftLabelLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         logits = ops.cast(y_pred, "float32") if self.from_logits else log_probabilities(y_pred)
-        return -ops.sum(ops.cast(y_true, "float32") * ops.log_softmax(logits / self.temperature), axis=-1)
+        soft_labels = ops.softmax(log_probabilities(y_true) / self.temperature)
+        return -ops.sum(soft_labels * ops.log_softmax(logits / self.temperature), axis=-1)
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature, "from_logits": self.from_logits}

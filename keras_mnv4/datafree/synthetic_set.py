@@ -77,24 +77,23 @@ class SyntheticSet:
         size = side if size is None else size
         return np.stack([_read(path, side, size) for path in self.files]), self.classes
 
-    def tf_data(self, size=None, batch_size=32, soft=False, temperature=1.0, seed=0):
+    def tf_data(self, size=None, batch_size=32, soft=False, seed=0):
         """A `tf.data.Dataset`, which takes TensorFlow: batches of pictures, float32 0 to 255, and their labels.
 
         Args:
             size: height and width in pixels, as for `arrays`.
             batch_size: pictures a batch.
             soft: whether labels are the teacher's probabilities, `(batch, classes)`, and not classes, `(batch,)`.
-            temperature: of those.
             seed: of the order.
         """
         import tensorflow as tf
 
         pictures, classes = self.arrays(size)
-        labels = self.probabilities(temperature) if soft else classes
+        labels = self.probabilities() if soft else classes
         data = tf.data.Dataset.from_tensor_slices((pictures, labels)).shuffle(len(pictures), seed=seed)
         return data.batch(batch_size).map(lambda batch, label: (tf.cast(batch, tf.float32), label))
 
-    def picture_data(self, size=None, batch_size=32, shares=(0.8, 0.1, 0.1), soft=False, temperature=1.0, seed=0):
+    def picture_data(self, size=None, batch_size=32, shares=(0.8, 0.1, 0.1), soft=False, seed=0):
         """The pictures as training, validation and test set, for all that takes a `keras_mnv4.data.PictureData`.
 
         Only the training set has soft labels.
@@ -104,7 +103,6 @@ class SyntheticSet:
             batch_size: pictures a batch.
             shares: of the three sets, drawn by chance; each has a picture at least.
             soft: whether labels of the training set are the teacher's probabilities.
-            temperature: of those.
             seed: of the split and the order in training.
 
         Raises:
@@ -117,7 +115,7 @@ class SyntheticSet:
             raise ValueError(f"{len(order)} pictures leave none to train on. Received: shares={shares}")
         ends = np.cumsum([len(order) - sum(small), *small])[:-1]
         parts = np.split(order, ends)
-        labels = [self.probabilities(temperature) if soft else classes, classes, classes]
+        labels = [self.probabilities() if soft else classes, classes, classes]
         sets = [
             PictureSet(pictures[part], label[part], pictures.shape[1], batch_size, shuffle=not place, seed=seed)
             for place, (part, label) in enumerate(zip(parts, labels, strict=True))

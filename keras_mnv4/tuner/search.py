@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_mnv4.datafree.soft_labels import SoftLabelLoss
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
@@ -38,7 +39,8 @@ def search(
     generations=20,
     measures=("macs", "parameters"),
     augmentation=(),
-    loss="sparse_categorical_crossentropy",
+    teacher=None,
+    loss=None,
     uniform_in=None,
     seed=0,
     verbose="auto",
@@ -60,7 +62,10 @@ def search(
         generations: number of generations.
         measures: further measures to note of each candidate.
         augmentation: Keras layers that change pictures in training.
-        loss: of the networks' probabilities with the labels of the training set.
+        teacher: a built Keras classifier of the same classes, which is asked for the labels of every batch, as it was
+            changed, instead of those of the training set.
+        loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or, with a
+            teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
         seed: seed of weights and candidates.
         verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
@@ -83,8 +88,8 @@ def search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
-    how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation}
-    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
+    fit = {"loss": loss or _default_loss(teacher), "epochs": epochs, "learning_rate": learning_rate}
     _check_plan(directory, space, data, strategy="spos", limits=limits or {}, **how, **fit)
     oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
     supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
@@ -135,7 +140,8 @@ def gradient_search(
     learning_rate=4e-3,
     architecture_learning_rate=None,
     augmentation=(),
-    loss="sparse_categorical_crossentropy",
+    teacher=None,
+    loss=None,
     seed=0,
     verbose="auto",
     **kwargs,
@@ -148,7 +154,8 @@ def gradient_search(
     Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332).
 
     Args:
-        space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `loss` and `verbose`.
+        space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `teacher`, `loss` and
+            `verbose`.
         directory: folder for backups and what was found; made if it is not there.
         strategy: `"darts"` or `"proxylessnas"`.
         limits: dictionary from measure to the most that a network may cost. The first is the target of the search; a
@@ -176,8 +183,8 @@ def gradient_search(
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
     costs.bring_within(space.largest)  # raises before any training where no network is within the limits
-    how = {"seed": seed, "augmentation": augmentation, **kwargs}
-    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    how = {"seed": seed, "augmentation": augmentation, "teacher": teacher, **kwargs}
+    fit = {"loss": loss or _default_loss(teacher), "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
     _check_plan(directory, space, data, **what, **how, **fit)
     path = directory / "candidate.json"
@@ -216,6 +223,11 @@ def _check_plan(directory, space, data, **how):
     check_plan(directory / "plan.json", plan, "a search")
 
 
+def _default_loss(teacher):
+    """The loss of networks with the labels of a data set, or with what a teacher says."""
+    return "sparse_categorical_crossentropy" if teacher is None else SoftLabelLoss()
+
+
 def _as_json(value):
     """What a plan says of an argument."""
     if isinstance(value, dict):
@@ -224,6 +236,8 @@ def _as_json(value):
         return [_as_json(each) for each in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, keras.Model):
+        return fingerprint(weight.numpy() for weight in value.weights)
     if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
         return [type(value).__name__, _as_json({**value.get_config(), "name": None, "seed": None})]
     return getattr(value, "__name__", type(value).__name__)

@@ -27,6 +27,10 @@ def digits():
     return data.PictureData(loaded.class_names, **few)
 
 
+def small_classifier():
+    return keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+
+
 def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
     how = {"limits": {"macs": 7e5}, "epochs": 1, "population": 3, "generations": 1, "verbose": 0}
     found = tuner.search(tuner.tiny_space((4, 8)), digits, tmp_path, **how)
@@ -45,6 +49,7 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
         (tuner.tiny_space((4, 8)), digits, {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
+        (tuner.tiny_space((4, 8)), digits, {"teacher": small_classifier(), "loss": "sparse_categorical_crossentropy"}, "teacher"),
     ):
         with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
             tuner.search(space, pictures, tmp_path, **{**how, **changes})

@@ -14,6 +14,7 @@ from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
+from keras_mnv4.datafree import SoftLabelLoss
 from keras_mnv4.gradients import value_and_gradients
 from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.gates import Gates
@@ -291,6 +292,53 @@ def test_augmentation_takes_pictures_of_bytes():
     strategy = tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), augmentation=[keras.layers.GaussianNoise(1.0)])
     strategy.compile("sgd")
     assert np.isfinite(strategy.fit(pictures, labels, verbose=0).history["loss"][0])
+
+
+def make_teacher():
+    """A classifier that says another thing of each picture, and would not be the same if its statistics moved."""
+    keras.utils.set_random_seed(3)
+    pictures = keras.Input((32, 32, 3))
+    maps = keras.layers.BatchNormalization()(keras.layers.Rescaling(1 / 128)(pictures))
+    maps = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(maps)
+    return keras.Model(pictures, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(maps)))
+
+
+@pytest.mark.parametrize(
+    "name", ["spos", "darts", pytest.param("darts of second order", marks=pytest.mark.slow)]
+)
+def test_a_teacher_is_asked_about_pictures_as_they_were_changed(name):
+    """As if its probabilities were the labels, of the same pictures changed beforehand."""
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (2, 4, 32, 32, 3)).astype("float32")
+    teacher, classes = make_teacher(), np.zeros((2, 4), "int32")
+    before = [ops.convert_to_numpy(weight) for weight in teacher.weights]
+    changed = np.stack([255.0 - pictures[0], pictures[1]])
+    soft_labels = [teacher.predict(each, verbose=0) for each in changed]
+    invert = keras.layers.Rescaling(-1.0, offset=255.0)
+
+    def trained(pictures, labels, **how):
+        keras.utils.set_random_seed(0)
+        supernet = tuner.SuperNet(TINY, classes=2)
+        more = {"unrolled_rate": 0.01} if name == "darts of second order" else {}
+        if name == "spos":
+            strategy = tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), paths=16, **how)
+            pictures, labels = pictures[0], labels[0]
+        else:
+            strategy = tuner.DARTS(supernet, **more, **how)
+            pictures, labels = tuple(pictures), tuple(labels)
+        strategy.compile(keras.optimizers.SGD(0.1), SoftLabelLoss())
+        loss = strategy.train_on_batch(pictures, labels)
+        if how:
+            assert np.isfinite(strategy.evaluate(changed[1], classes[1], verbose=0))
+        return loss, [ops.convert_to_numpy(each) for each in strategy.trainable_variables]
+
+    loss, weights = trained(pictures, classes, augmentation=[invert], teacher=teacher)
+    expected_loss, expected = trained(changed, soft_labels)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    for each, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(each, other, rtol=1e-4, atol=1e-5)
+    for weight, value in zip(teacher.weights, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
 
 
 def _logits(strategy):

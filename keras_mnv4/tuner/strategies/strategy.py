@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
 
 RANDOM = "random"  # where weights' files have the state of the random numbers
@@ -25,15 +26,18 @@ class Strategy(keras.Model):
         seed: seed of all that is drawn.
         first_logits: initialiser of the logits; None for a strategy without any.
         augmentation: Keras layers that change the pictures for the weights.
+        teacher: a built Keras classifier of the same classes: what it says of pictures, as they were changed, takes
+            the place of their labels, as probabilities, in the loss. It computes as at inference and stays as it is.
         **kwargs: those of `keras.Model`.
     """
 
-    def __init__(self, supernet, seed=0, first_logits=None, augmentation=(), **kwargs):
+    def __init__(self, supernet, seed=0, first_logits=None, augmentation=(), teacher=None, **kwargs):
         super().__init__(**kwargs)
         self.supernet = supernet
         self.space = supernet.space
         self.code = supernet.code
         self.augmentation = list(augmentation)
+        self._teacher = None if teacher is None else ClassifierView(teacher, "teacher")
         self.random = keras.random.SeedGenerator(seed)
         self.steps = self.add_weight(name="steps", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.logits = None
@@ -108,21 +112,31 @@ class Strategy(keras.Model):
         parts = self.draw()
         self.steps.assign_add(1)
         gates = ops.stop_gradient(self.code.join(parts))
-        return {"outputs": self.supernet(pictures, gates, training=True), "gates": gates, "parts": parts}
+        outputs = self.supernet(pictures, gates, training=True)
+        return {"outputs": outputs, "pictures": pictures, "gates": gates, "parts": parts}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         (pictures, search_pictures), (labels, search_labels) = _pairs(x, y)
         if not isinstance(y_pred, dict):
-            return super().compute_loss(pictures, labels, y_pred, sample_weight, training)
+            return super().compute_loss(pictures, self._labels_of(pictures, labels), y_pred, sample_weight, training)
         if self.logits is not None and search_pictures is None:
             raise ValueError(
                 f"`{type(self).__name__}` needs pictures for the weights and others for the architecture: "
                 "`fit(search_batches(data, search_data))`."
             )
+        pictures = y_pred["pictures"]
+        labels = self._labels_of(pictures, labels)
         loss = super().compute_loss(pictures, labels, y_pred["outputs"], sample_weight, training)
         if self.logits is None:
             return loss
+        search_labels = self._labels_of(search_pictures, search_labels)
         return loss + self.architecture_loss(search_pictures, search_labels, y_pred["parts"], (pictures, labels))
+
+    def _labels_of(self, pictures, labels):
+        """The teacher's probabilities, or the labels that there are if there is no teacher."""
+        if self._teacher is None:
+            return labels
+        return ops.stop_gradient(ops.softmax(self._teacher(pictures)["logits"]))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         (pictures, _), (labels, _) = _pairs(x, y)
