@@ -3,7 +3,7 @@
 `python benchmarks/datafree_search.py FOLDER` trains a teacher on a folder of images, 32 pixels wide, has it paint as
 many pictures as there are real ones to search on, and searches the space of `search.py` by three strategies on either,
 under the same limit, for as many epochs. What is found is trained from scratch on real pictures, and so are random
-networks of the space within the limit. Parts are kept in `--out`, where the same command goes on after a stop; they can
+networks of the space within the limit. Each seed is of a whole search and of the training of what it found. Parts are kept in `--out`, where the same command goes on after a stop; they can
 run side by side:
 
 | `--part` | does | needs |
@@ -83,7 +83,7 @@ class Experiment(search.Experiment):
         pictures = data.PictureData(self.pictures.class_names, *sets, self.pictures.test)
         return pictures, {"augmentation": self.augmentation()}
 
-    def find(self, kind, strategy):
+    def find(self, kind, strategy, seed):
         """The candidate that a strategy finds on pictures of a kind."""
         keras.backend.clear_session()
         pictures, how = self.to_search_on(kind)
@@ -91,8 +91,9 @@ class Experiment(search.Experiment):
             "limits": {"macs": self.limit},
             "epochs": self.arguments.search_epochs,
             "learning_rate": self.arguments.learning_rate,
+            "seed": seed,
         }
-        folder = self.out / f"{kind}_{strategy}"
+        folder = self.out / f"{kind}_{strategy}_{seed}"
         if strategy != "spos":
             return tuner.gradient_search(search.SPACE, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
@@ -101,9 +102,9 @@ class Experiment(search.Experiment):
     def search_on(self, kind):
         """Searches by the strategies asked for, and trains what they find."""
         for strategy in self.arguments.strategies:
-            found = self.kept(f"{kind}_{strategy}_found", self.find, kind, strategy)
-            architecture = search.SPACE.architecture_of(found)
             for seed in range(self.arguments.seeds):
+                found = self.kept(f"{kind}_{strategy}_{seed}_found", self.find, kind, strategy, seed)
+                architecture = search.SPACE.architecture_of(found)
                 self.kept(f"{kind}_{strategy}_{seed}", self.train_alone, architecture, seed=seed)
 
     def random(self):
@@ -120,7 +121,9 @@ class Experiment(search.Experiment):
             if scores:
                 macs = np.mean([each["macs"] for each in results if each]) / 1e6
                 spread = f"from {min(scores):.2%} to {max(scores):.2%}"
-                print(f"{name:18} {len(scores)} runs, {macs:.2f} M MACs, top-1 {np.mean(scores):.2%}, {spread}")
+                error = np.std(scores, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
+                mean = f"top-1 {np.mean(scores):.2%} (standard error {error:.2%})"
+                print(f"{name:18} {len(scores)} runs, {macs:.2f} M MACs, {mean}, {spread}")
 
 
 def main():

@@ -16,6 +16,7 @@ from keras_mnv4.datafree.canvas import Stage
 from keras_mnv4.datafree.canvas import as_bytes
 from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.canvas import middle
+from keras_mnv4.datafree.noise import NOISES
 from keras_mnv4.datafree.objective import RELATIVE
 from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
@@ -66,7 +67,8 @@ def synthesize(
     stages=None,
     canvas=None,
     objective=RELATIVE,
-    learning_rate=0.25,
+    noise="natural",
+    learning_rate=0.1,
     batch_size=50,
     preprocess=None,
     teacher_outputs=None,
@@ -104,6 +106,8 @@ def synthesize(
         stages: tuple of `Stage`s instead of those; the last has a `pool` of 1.
         canvas: height and width of the pictures; None for what goes with the stages.
         objective: an `Objective`.
+        noise: what pictures begin as: `"natural"`, with the spectrum of photographs, of which much is still there in the
+            end, so that those of a class differ; or `"white"`, as in the authors' code.
         learning_rate: of Adam, at its peak in each stage.
         batch_size: pictures that are painted together, and share their statistics.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
@@ -131,7 +135,7 @@ def synthesize(
     >>> made = synthesize(teacher, 64, "pictures", classes=range(0, 992, 31), rounds=2, steps=500)
     >>> pictures, classes = made.arrays()
     """
-    maker = _Maker(teacher, preprocess, teacher_outputs, objective, learning_rate, seed, verbose)
+    maker = _Maker(teacher, preprocess, teacher_outputs, objective, noise, learning_rate, seed, verbose)
     maker.plan(num_images, classes, rounds, labels, size, steps, stages, canvas, batch_size, class_names)
     maker.make(pathlib.Path(directory))
     made = SyntheticSet(directory)
@@ -142,11 +146,12 @@ def synthesize(
 class _Maker:
     """One way to make pictures; the arguments are those of `synthesize`."""
 
-    def __init__(self, teacher, preprocess, teacher_outputs, objective, learning_rate, seed, verbose):
+    def __init__(self, teacher, preprocess, teacher_outputs, objective, noise, learning_rate, seed, verbose):
         self.teacher = teacher
         self.preprocess = preprocess
         self.outputs = teacher_outputs
         self.objective = objective
+        self.noise = noise
         self.learning_rate = learning_rate
         self.seed = seed
         self.console = Console(quiet=not verbose)
@@ -163,6 +168,8 @@ class _Maker:
             raise ValueError(f"`teacher` must be a Functional or Sequential model. Received: {self.teacher!r}")
         if labels not in LABELS:
             raise ValueError(f"`labels` must be one of {LABELS}. Received: {labels!r}")
+        if self.noise not in NOISES:
+            raise ValueError(f"`noise` must be one of {tuple(NOISES)}. Received: {self.noise!r}")
         if rounds > num_images:
             raise ValueError(
                 f"`rounds` must be at most the number of pictures. Received: rounds={rounds}, num_images={num_images}"
@@ -203,6 +210,7 @@ class _Maker:
             "stages": [dataclasses.asdict(stage) for stage in stages],
             "canvas": self.size,
             "objective": dataclasses.asdict(self.objective),
+            "noise": self.noise,
             "learning_rate": self.learning_rate,
             "batch_size": batch_size,
             "preprocess": None if self.preprocess is None else fingerprint([self.preprocess_ramp()]),
@@ -249,7 +257,7 @@ class _Maker:
     def paint(self, labels, seed):
         """Pictures for labels, through all stages."""
         count = len(labels)
-        pictures = np.random.default_rng(seed).normal(size=(count, self.size, self.size, 3)).astype("float32")
+        pictures = NOISES[self.noise](np.random.default_rng(seed), count, self.size)
         for place, stage in enumerate(self.stages):
             self.console.print(f"  {stage.steps} steps of {stage.window} pixels")
             canvas = self.canvas_for(count, stage)

@@ -11,6 +11,7 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fake_quantize import kernel_quantizers
 from keras_mnv4.qat.fusion import fusions
+from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
@@ -33,7 +34,7 @@ def is_quantized(model):
 
 
 def check_roundings(model):
-    """Raises if `model` rounds as no file of integers can: inputs of layers, to many bits, or channel by channel."""
+    """Raises if `model` rounds as no file of integers can: inputs, to many bits, or maps by channel."""
     layers = model._flatten_layers()
     for layer in layers:
         if getattr(layer, "input_quantizer", None) is not None:
@@ -48,7 +49,14 @@ def check_roundings(model):
             raise ValueError(
                 f"`{layer.path}` rounds to {layer.quantizer.num_bits} bits, and files of integers hold 8 at most."
             )
-        if layer not in kernels and getattr(layer.quantizer, "per_axis", False):
+        if layer in kernels:
+            continue
+        if isinstance(layer.quantizer, PowerOfTwoQuantizer):
+            raise ValueError(
+                f"`{layer.path}` rounds a feature map to powers of two, and files of integers have equal steps between "
+                "its codes: use another quantiser for `outputs` in the policy."
+            )
+        if getattr(layer.quantizer, "per_axis", False):
             raise ValueError(
                 f"`{layer.path}` rounds each channel of a feature map by a range of its own, and files of integers "
                 "have one scale for a map: use `outputs` of `per_axis=False` in the policy."

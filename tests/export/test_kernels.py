@@ -81,11 +81,18 @@ def test_kernels_that_are_not_centred_on_zero_are_refused_by_name(per_axis, phot
     assert export.to_onnx(model, tmp_path / "model.onnx", samples=photos).float_layers == ()
 
 
-def test_feature_maps_with_a_range_for_each_channel_are_refused_by_name(photos, tmp_path):
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (qat.LastValueQuantizer(8, per_axis=True), "rounds each channel of a feature map"),
+        (qat.PowerOfTwoQuantizer(4, per_axis=False), "rounds a feature map to powers of two"),
+    ],
+)
+def test_feature_maps_that_files_cannot_hold_are_refused_by_name(outputs, message, photos, tmp_path):
     weights = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
-    model = quantized("bias", photos, weights, qat.LastValueQuantizer(8, per_axis=True))
+    model = quantized("bias", photos, weights, outputs)
     for write, name in ((export.to_litert, "model.tflite"), (export.to_onnx, "model.onnx")):
-        with pytest.raises(ValueError, match=r"conv_norm_act.*rounds each channel of a feature map"):
+        with pytest.raises(ValueError, match=f"conv_norm_act.*{message}"):
             write(model, tmp_path / name, samples=photos)
     assert not list(tmp_path.iterdir())
 
