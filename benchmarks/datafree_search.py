@@ -17,6 +17,7 @@ On made-up pictures networks learn what the teacher says of parts of them, on re
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 import keras
@@ -33,6 +34,7 @@ from keras_mnv4.files import atomic_file
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
+OBJECTIVE = dataclasses.replace(datafree.RELATIVE, variation=1.0)  # neighbours differ as in photographs, so small
 TRAIN_SHARE = 0.7  # of the pictures of a search; candidates are scored on the others
 
 
@@ -60,6 +62,7 @@ class Experiment(search.Experiment):
             self.teacher(),
             self.arguments.pictures,
             self.out / "made",
+            objective=OBJECTIVE,
             rounds=self.arguments.rounds,
             steps=self.arguments.steps,
             batch_size=250,

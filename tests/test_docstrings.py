@@ -62,7 +62,7 @@ MEANS = {
 # Nothing to run: exceptions, what functions give, and values; pages of the reference have their examples.
 WITHOUT = {
     *("applications.CHECKPOINTS", "cost.ENERGIES", "cost.PRICES", "cost.ROLES", "cost.TARGETS"),
-    *("datafree.PAPER", "datafree.RELATIVE", "datafree.TEMPERATURE"),
+    *("datafree.PAPER", "datafree.RELATIVE"),
     *("distillation.D1", "distillation.D2", "distillation.D3", "qat.RANGE_NAMES"),
     *("export.Agreement", "export.EdgeTPUReport", "export.ExportError", "export.ExportReport", "export.Finding"),
     *("export.PartAgreement", "export.run_onnx"),

@@ -6,7 +6,6 @@ from keras_mnv4.datafree.objective import RELATIVE
 from keras_mnv4.datafree.objective import Objective
 from keras_mnv4.datafree.quality import Quality
 from keras_mnv4.datafree.quality import measure_quality
-from keras_mnv4.datafree.soft_labels import TEMPERATURE
 from keras_mnv4.datafree.soft_labels import SoftLabelLoss
 from keras_mnv4.datafree.synthesis import default_stages
 from keras_mnv4.datafree.synthesis import synthesize
@@ -15,7 +14,6 @@ from keras_mnv4.datafree.synthetic_set import SyntheticSet
 __all__ = [
     "PAPER",
     "RELATIVE",
-    "TEMPERATURE",
     "Objective",
     "Quality",
     "SoftLabelLoss",

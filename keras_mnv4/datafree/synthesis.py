@@ -88,8 +88,9 @@ def synthesize(
     same seed gives the same pictures.
 
     Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086) and its code, for
-    constants and order. Different: the objective, see `Objective`, and `PAPER` for the authors'; mirroring is by
-    chance, where their code mirrors every picture; labels are of the middle window, where theirs are of the last drawn.
+    constants and order. Different: the objective, see `Objective`, and `PAPER` for the authors'; pictures begin as
+    natural noise and are painted at a lower rate; mirroring is by chance, where their code mirrors every picture;
+    labels are of the middle window, where theirs are of the last drawn.
 
     Args:
         teacher: a built Keras model of pictures to probabilities or logits, with batch normalisations. Left as it is.
@@ -108,7 +109,8 @@ def synthesize(
         objective: an `Objective`.
         noise: what pictures begin as: `"natural"`, with the spectrum of photographs, of which much is still there in the
             end, so that those of a class differ; or `"white"`, as in the authors' code.
-        learning_rate: of Adam, at its peak in each stage.
+        learning_rate: of Adam, at its peak in each stage. The higher, the less is left of the noise; the authors' is
+            0.25.
         batch_size: pictures that are painted together, and share their statistics.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.
