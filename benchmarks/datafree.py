@@ -4,9 +4,9 @@
 
 Pictures are made from EfficientNet-Lite0 with its ImageNet weights; EfficientNet-Lite2, which had no part in it, is the
 judge. Rows: `recursive`, everything; `one_hot`, labels that are not calibrated; `no_region`, windows as large as the
-canvas; `no_statistics`, without the normalisations' statistics; `paper`, with the objective of the authors' code;
-`as_painted`, a teacher that sees pictures in the size of the stage, not in that which it was trained on. A run that was
-stopped goes on; a row that is done is not made again.
+canvas; `no_statistics`, without the normalisations' statistics; `natural`, begun as noise with the spectrum of
+photographs; `paper`, with the objective of the authors' code; `as_painted`, a teacher that sees pictures in the size of
+the stage, not in that which it was trained on. A run that was stopped goes on; a row that is done is not made again.
 """
 
 import argparse
@@ -25,6 +25,11 @@ ROWS = {
     "one_hot": {"labels": "one_hot"},
     "no_region": {"canvas": "window"},
     "no_statistics": {"objective": dataclasses.replace(datafree.RELATIVE, features=0.0)},
+    "natural": {
+        "noise": "natural",
+        "learning_rate": 0.1,
+        "objective": dataclasses.replace(datafree.RELATIVE, variation=1.0),
+    },
     "paper": {"objective": datafree.PAPER},
     "as_painted": {},
 }

@@ -3,8 +3,8 @@
 `python benchmarks/datafree_search.py FOLDER` trains a teacher on a folder of images, 32 pixels wide, has it paint as
 many pictures as there are real ones to search on, and searches the space of `search.py` by three strategies on either,
 under the same limit, for as many epochs. What is found is trained from scratch on real pictures, and so are random
-networks of the space within the limit. Each seed is of a whole search and of the training of what it found. Parts are kept in `--out`, where the same command goes on after a stop; they can
-run side by side:
+networks of the space within the limit. Each seed is of a whole search and of the training of what it found. Parts are
+kept in `--out`, where the same command goes on after a stop; they can run side by side:
 
 | `--part` | does | needs |
 |---|---|---|
@@ -17,7 +17,6 @@ On made-up pictures networks learn what the teacher says of parts of them, on re
 """
 
 import argparse
-import dataclasses
 import pathlib
 
 import keras
@@ -34,7 +33,6 @@ from keras_mnv4.files import atomic_file
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
-OBJECTIVE = dataclasses.replace(datafree.RELATIVE, variation=1.0)  # neighbours differ as in photographs, so small
 TRAIN_SHARE = 0.7  # of the pictures of a search; candidates are scored on the others
 
 
@@ -62,7 +60,6 @@ class Experiment(search.Experiment):
             self.teacher(),
             self.arguments.pictures,
             self.out / "made",
-            objective=OBJECTIVE,
             rounds=self.arguments.rounds,
             steps=self.arguments.steps,
             batch_size=250,

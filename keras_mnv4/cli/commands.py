@@ -185,7 +185,6 @@ def synthesize(arguments):
 
 def search(arguments):
     from keras_mnv4 import applications
-    from keras_mnv4 import datafree
     from keras_mnv4 import files
     from keras_mnv4 import training
     from keras_mnv4 import tuner
@@ -196,6 +195,7 @@ def search(arguments):
     shape = (arguments.size, arguments.size, 3)
     if arguments.size < LEAST_SIZE:
         raise ValueError(f"`--size` must be {LEAST_SIZE} pixels at least. Received: {arguments.size}")
+    flip = arguments.data is not None
     is_two_stage = arguments.space == "two-stage"
     if is_two_stage and arguments.strategy != "spos":
         raise ValueError("Two stages are searched with `--strategy spos`.")
@@ -207,8 +207,8 @@ def search(arguments):
     else:
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
-        how |= {"augmentation": training.crops(), "teacher": _load_model(arguments.teacher)}
-        data = made.picture_data(arguments.size) if arguments.data is None else _load_data(arguments, arguments.size)
+        how |= {"augmentation": training.crops(flip), "teacher": _teacher_of_size(arguments.teacher, made.size, shape)}
+        data = searched if arguments.data is None else _load_data(arguments, arguments.size)
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)
         if is_two_stage:
@@ -229,7 +229,7 @@ def search(arguments):
     facts.update(network=network, macs=profile.macs, parameters=profile.parameters)
     if not arguments.train_epochs:
         return Outcome("\n".join(lines), facts)
-    flip, backup = arguments.data is not None, arguments.out / "backup"
+    backup = arguments.out / "backup"
     model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
     training.train(model, data, arguments.train_epochs, flip=flip, backup_dir=backup / "float")
     policy = space.policy_of(candidate)
@@ -383,6 +383,16 @@ def _check_classes(model, path, data):
             f"{path} was trained for {count} classes{theirs}. The pictures of `--data` have {len(names)}: "
             f"{', '.join(names)}."
         )
+
+
+def _teacher_of_size(path, size, shape):
+    """The model of a file, for pictures of a shape; one that takes any size sees them in the size that it painted."""
+    import keras
+
+    teacher = _load_model(path)
+    if None not in teacher.input_shape[1:]:
+        return teacher
+    return keras.Sequential([keras.Input(shape), keras.layers.Resizing(size, size), teacher])
 
 
 def _synthesize(arguments, teacher, directory):

@@ -135,7 +135,11 @@ def make_parser():
     added.add_argument("--population", type=_above_0, default=50, help="networks of a generation")
     added.add_argument("--generations", type=_above_0, default=20, help="of evolution, for spos")
     added.add_argument("--train-epochs", type=_from_0, default=20, help="passes of training what was found; 0 for none")
-    added.add_argument("--teacher", metavar="FILE", help="a .keras file: search on pictures made from it, without data")
+    added.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="a .keras file: search on pictures made from it, and ask it about them, without data",
+    )
     _add_synthesis(added, "--teacher-size")
 
     added = _add(add, commands.synthesize, "make pictures from a pretrained model alone")

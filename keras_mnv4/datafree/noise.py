@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SHARED = 0.75  # of the variance, by the three colours
+SHARED = 0.75  # of the variance, by the three colours: an assumption
 
 
 def white_noise(random, count, size):
@@ -13,6 +13,7 @@ def white_noise(random, count, size):
 def natural_noise(random, count, size):
     """Noise like photographs, as far as pairs of points can tell: smooth, and with colours that go together.
 
+    Float32 `(count, size, size, 3)`, of mean 0 and variance 1 but that some pictures are brighter than others.
     Amplitudes fall as one over the frequency. Source: Field, "Relations between the statistics of natural images and
     the response properties of cortical cells" (Journal of the Optical Society of America A, 1987).
     """

@@ -36,7 +36,13 @@ class SoftLabelLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         logits = ops.cast(y_pred, "float32") if self.from_logits else log_probabilities(y_pred)
-        soft_labels = ops.softmax(log_probabilities(y_true) / self.temperature)
+        if y_true.shape[-1] != y_pred.shape[-1] or len(y_true.shape) != len(y_pred.shape):
+            raise ValueError(
+                f"Labels must be probabilities, of the shape of the outputs, {tuple(y_pred.shape)}. Received: "
+                f"{tuple(y_true.shape)}"
+            )
+        powers = ops.power(ops.cast(y_true, "float32"), 1.0 / self.temperature)  # exact where a probability is 0
+        soft_labels = powers / ops.sum(powers, axis=-1, keepdims=True)
         return -ops.sum(soft_labels * ops.log_softmax(logits / self.temperature), axis=-1)
 
     def get_config(self):

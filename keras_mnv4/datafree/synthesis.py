@@ -67,8 +67,8 @@ def synthesize(
     stages=None,
     canvas=None,
     objective=RELATIVE,
-    noise="natural",
-    learning_rate=0.1,
+    noise="white",
+    learning_rate=0.25,
     batch_size=50,
     preprocess=None,
     teacher_outputs=None,
@@ -88,9 +88,8 @@ def synthesize(
     same seed gives the same pictures.
 
     Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086) and its code, for
-    constants and order. Different: the objective, see `Objective`, and `PAPER` for the authors'; pictures begin as
-    natural noise and are painted at a lower rate; mirroring is by chance, where their code mirrors every picture;
-    labels are of the middle window, where theirs are of the last drawn.
+    constants and order. Different: the objective, see `Objective`, and `PAPER` for the authors'; mirroring is by
+    chance, where their code mirrors every picture; labels are of the middle window, where theirs are of the last drawn.
 
     Args:
         teacher: a built Keras model of pictures to probabilities or logits, with batch normalisations. Left as it is.
@@ -107,10 +106,10 @@ def synthesize(
         stages: tuple of `Stage`s instead of those; the last has a `pool` of 1.
         canvas: height and width of the pictures; None for what goes with the stages.
         objective: an `Objective`.
-        noise: what pictures begin as: `"natural"`, with the spectrum of photographs, of which much is still there in the
-            end, so that those of a class differ; or `"white"`, as in the authors' code.
-        learning_rate: of Adam, at its peak in each stage. The higher, the less is left of the noise; the authors' is
-            0.25.
+        noise: what pictures begin as: `"white"`, of which little is left in the end; or `"natural"`, with the spectrum
+            of photographs. At a lower `learning_rate`, such as 0.1, much of that stays: pictures of a class differ as
+            real ones do, and are as hard to learn.
+        learning_rate: of Adam, at its peak in each stage.
         batch_size: pictures that are painted together, and share their statistics.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.

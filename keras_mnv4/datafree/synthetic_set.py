@@ -60,6 +60,11 @@ class SyntheticSet:
         """Names of the teacher's classes."""
         return tuple(self.plan["class_names"])
 
+    @property
+    def size(self):
+        """Height and width in pixels of what the teacher was shown last."""
+        return self.plan["stages"][-1]["window"]
+
     def probabilities(self, temperature=1.0):
         """The teacher's probabilities, float32 `(count, classes)`, of its logits divided by a temperature."""
         scaled = self.logits / temperature
@@ -73,7 +78,7 @@ class SyntheticSet:
             size: height and width in pixels, to which the middle of each, what the teacher's logits are of, is scaled;
                 None for the size that this has.
         """
-        side = self.plan["stages"][-1]["window"]
+        side = self.size
         size = side if size is None else size
         return np.stack([_read(path, side, size) for path in self.files]), self.classes
 
@@ -126,7 +131,7 @@ class SyntheticSet:
         """A `PIL.Image` of the first pictures of all classes, side by side."""
         order = np.argsort(self.classes, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(limit, len(order))).astype(int)]
-        side = self.plan["stages"][-1]["window"]
+        side = self.size
         size = side if size is None else size
         sheet = Image.new("RGB", (columns * size, -(-len(chosen) // columns) * size))
         for place, index in enumerate(chosen):

@@ -34,7 +34,7 @@ def is_quantized(model):
 
 
 def check_roundings(model):
-    """Raises if `model` rounds as no file of integers can: inputs, to many bits, or maps by channel."""
+    """Raises if `model` rounds as no file of integers can: inputs, to many bits, maps by channel or to powers."""
     layers = model._flatten_layers()
     for layer in layers:
         if getattr(layer, "input_quantizer", None) is not None:

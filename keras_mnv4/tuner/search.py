@@ -5,8 +5,8 @@ import pathlib
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_mnv4.datafree.soft_labels import SoftLabelLoss
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
@@ -18,6 +18,7 @@ from keras_mnv4.tuner.strategies import DARTS
 from keras_mnv4.tuner.strategies import SPOS
 from keras_mnv4.tuner.strategies import ProxylessNAS
 from keras_mnv4.tuner.strategies import search_batches
+from keras_mnv4.tuner.strategies.strategy import labeller
 from keras_mnv4.tuner.supernet import SuperNet
 
 GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
@@ -62,8 +63,8 @@ def search(
         generations: number of generations.
         measures: further measures to note of each candidate.
         augmentation: Keras layers that change pictures in training.
-        teacher: a built Keras classifier of the same classes, which is asked for the labels of every batch, as it was
-            changed, instead of those of the training set.
+        teacher: what is asked for the labels of every batch, as it was changed, instead of those of the training set:
+            a built Keras classifier of the same classes that takes bytes, or a function from pictures to probabilities.
         loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or, with a
             teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
@@ -75,7 +76,7 @@ def search(
 
     Raises:
         ValueError: if the folder has a search of another space, of other pictures or limits, or that was trained in
-            another way.
+            another way, or the teacher does not know these classes.
 
     Example:
 
@@ -89,7 +90,7 @@ def search(
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
-    fit = {"loss": loss or _default_loss(teacher), "epochs": epochs, "learning_rate": learning_rate}
+    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     _check_plan(directory, space, data, strategy="spos", limits=limits or {}, **how, **fit)
     oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
     supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
@@ -184,7 +185,7 @@ def gradient_search(
     costs = CostModel(space, limits, shape, len(data.class_names))
     costs.bring_within(space.largest)  # raises before any training where no network is within the limits
     how = {"seed": seed, "augmentation": augmentation, "teacher": teacher, **kwargs}
-    fit = {"loss": loss or _default_loss(teacher), "epochs": epochs, "learning_rate": learning_rate}
+    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
     _check_plan(directory, space, data, **what, **how, **fit)
     path = directory / "candidate.json"
@@ -212,6 +213,7 @@ def gradient_search(
 
 def _check_plan(directory, space, data, **how):
     """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
+    _check_teacher(how["teacher"], data)
     directory.mkdir(parents=True, exist_ok=True)
     plan = {
         "space": json.loads(space.to_json()),
@@ -223,9 +225,14 @@ def _check_plan(directory, space, data, **how):
     check_plan(directory / "plan.json", plan, "a search")
 
 
-def _default_loss(teacher):
-    """The loss of networks with the labels of a data set, or with what a teacher says."""
-    return "sparse_categorical_crossentropy" if teacher is None else SoftLabelLoss()
+def _check_teacher(teacher, data):
+    """Raises, before anything is written, unless a teacher can be asked about such pictures."""
+    ask, classes = labeller(teacher), len(data.class_names)
+    if ask is None:
+        return
+    said = tuple(ask(ops.zeros((1, data.train.size, data.train.size, 3))).shape)
+    if said != (1, classes):
+        raise ValueError(f"`teacher` must say the probabilities of {classes} classes. Of a picture it says: {said}")
 
 
 def _as_json(value):
@@ -237,7 +244,7 @@ def _as_json(value):
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, keras.Model):
-        return fingerprint(weight.numpy() for weight in value.weights)
+        return [list(value.input_shape), fingerprint(weight.numpy() for weight in value.weights)]
     if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
         return [type(value).__name__, _as_json({**value.get_config(), "name": None, "seed": None})]
     return getattr(value, "__name__", type(value).__name__)

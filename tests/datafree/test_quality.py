@@ -9,7 +9,6 @@ from test_synthesis import make_teacher
 
 from keras_mnv4 import datafree
 from keras_mnv4 import qat
-from keras_mnv4 import training
 from keras_mnv4 import tuner
 from keras_mnv4.datafree import quality
 from keras_mnv4.datafree.listening import listening
@@ -124,6 +123,16 @@ def test_soft_label_loss_by_hand():
         loss = datafree.SoftLabelLoss(3.0, from_logits)
         output = student if from_logits else softmax(student)
         assert float(loss(softmax(teacher), output)) == pytest.approx(expected, rel=1e-5)
+    for labels in (np.array([0]), np.array([[0]])):
+        with pytest.raises(ValueError, match="Labels must be probabilities"):
+            loss(labels, softmax(student))
+    sure = np.eye(1000)[:1]
+    assert float(loss(sure, softmax(np.zeros((1, 1000))))) == pytest.approx(np.log(1000), rel=1e-5)
+    peaked = 60.0 * sure
+    expected = -(softmax(peaked / 3) * np.log(softmax(30.0 * sure / 3))).sum()
+    assert float(datafree.SoftLabelLoss(from_logits=True)(softmax(peaked), 30.0 * sure)) == pytest.approx(
+        expected, rel=1e-3
+    )
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert (again.temperature, again.from_logits) == (3.0, False)
 

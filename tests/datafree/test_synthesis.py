@@ -256,6 +256,19 @@ class TestSynthesize:
         np.testing.assert_array_equal(np.bincount(made.classes), 4 * [2])
 
     @pytest.mark.once
+    def test_noise_is_part_of_the_plan(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Canvas, "paint", lambda self, start, *_, **__: start)
+        natural, white = (
+            make(tmp_path / noise, noise=noise, num_images=8).arrays()[0] for noise in ("natural", "white")
+        )
+        neighbours = [np.diff(each.astype(float), axis=1).std() / each.std() for each in (natural, white)]
+        assert neighbours[0] < 0.7 * neighbours[1]
+        with pytest.raises(ValueError, match="pictures of another noise"):
+            make(tmp_path / "white", noise="natural", num_images=8)
+        with pytest.raises(ValueError, match=r"`noise` must be one of .*Received: 'pink'"):
+            make(tmp_path / "pink", noise="pink")
+
+    @pytest.mark.once
     def test_one_step_of_a_large_picture(self, tmp_path):
         assert len(make(tmp_path, num_images=2, rounds=1, stages=None, canvas=None, size=66, steps=1)) == 2
 

@@ -27,8 +27,9 @@ def digits():
     return data.PictureData(loaded.class_names, **few)
 
 
-def small_classifier():
-    return keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+def small_classifier(classes=10):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(classes, "softmax")]
+    return keras.Sequential([keras.Input((32, 32, 3)), *layers])
 
 
 def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
@@ -49,12 +50,27 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
         (tuner.tiny_space((4, 8)), digits, {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
-        (tuner.tiny_space((4, 8)), digits, {"teacher": small_classifier(), "loss": "sparse_categorical_crossentropy"}, "teacher"),
+        (tuner.tiny_space((4, 8)), digits, {"teacher": small_classifier()}, "teacher"),
     ):
         with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
             tuner.search(space, pictures, tmp_path, **{**how, **changes})
     with pytest.raises(ValueError, match="of another strategy"):
         tuner.gradient_search(tuner.tiny_space((4, 8)), digits, tmp_path, limits={"macs": 7e5}, epochs=1)
+
+
+@pytest.mark.once
+def test_a_search_with_a_teacher_goes_on_where_it_was(digits, tmp_path):
+    teacher = small_classifier()
+    how = {"limits": {"macs": 7e5}, "epochs": 1, "population": 2, "generations": 1, "verbose": 0, "teacher": teacher}
+    results = tuner.search(tuner.tiny_space(), digits, tmp_path / "search", **how).results()
+    assert tuner.search(tuner.tiny_space(), digits, tmp_path / "search", **how).results() == results
+    teacher.layers[-1].bias.assign_add([1.0] * 10)
+    with pytest.raises(ValueError, match="a search of another teacher"):
+        tuner.search(tuner.tiny_space(), digits, tmp_path / "search", **how)
+    for find in (tuner.search, tuner.gradient_search):
+        with pytest.raises(ValueError, match=r"probabilities of 10 classes. Of a picture it says: \(1, 3\)"):
+            find(tuner.tiny_space(), digits, tmp_path / "others", limits={"macs": 7e5}, teacher=small_classifier(3))
+    assert not (tmp_path / "others").exists()
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(None, 3e-4), (0.02, 0.02)])

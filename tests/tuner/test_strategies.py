@@ -294,6 +294,15 @@ def test_augmentation_takes_pictures_of_bytes():
     assert np.isfinite(strategy.fit(pictures, labels, verbose=0).history["loss"][0])
 
 
+ASKING = {
+    "spos": lambda supernet, **how: tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), paths=16, **how),
+    "darts": lambda supernet, **how: tuner.DARTS(supernet, **how),
+    "darts of second order": lambda supernet, **how: tuner.DARTS(supernet, unrolled_rate=0.01, **how),
+    "proxyless": lambda supernet, **how: tuner.ProxylessNAS(supernet, every=1, **how),
+    "tunas": lambda supernet, **how: tuner.TuNAS(supernet, total_steps=8, **how),
+}
+
+
 def make_teacher():
     """A classifier that says another thing of each picture, and would not be the same if its statistics moved."""
     keras.utils.set_random_seed(3)
@@ -304,7 +313,7 @@ def make_teacher():
 
 
 @pytest.mark.parametrize(
-    "name", ["spos", "darts", pytest.param("darts of second order", marks=pytest.mark.slow)]
+    "name", [pytest.param(name, marks=() if name in ("spos", "darts") else pytest.mark.slow) for name in ASKING]
 )
 def test_a_teacher_is_asked_about_pictures_as_they_were_changed(name):
     """As if its probabilities were the labels, of the same pictures changed beforehand."""
@@ -319,26 +328,41 @@ def test_a_teacher_is_asked_about_pictures_as_they_were_changed(name):
     def trained(pictures, labels, **how):
         keras.utils.set_random_seed(0)
         supernet = tuner.SuperNet(TINY, classes=2)
-        more = {"unrolled_rate": 0.01} if name == "darts of second order" else {}
-        if name == "spos":
-            strategy = tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), paths=16, **how)
-            pictures, labels = pictures[0], labels[0]
-        else:
-            strategy = tuner.DARTS(supernet, **more, **how)
-            pictures, labels = tuple(pictures), tuple(labels)
-        strategy.compile(keras.optimizers.SGD(0.1), SoftLabelLoss())
+        strategy = ASKING[name](supernet, **how)
+        strategy.compile(keras.optimizers.SGD(0.1), None if how else SoftLabelLoss())
+        pictures, labels = (pictures[0], labels[0]) if name == "spos" else (tuple(pictures), tuple(labels))
         loss = strategy.train_on_batch(pictures, labels)
-        if how:
-            assert np.isfinite(strategy.evaluate(changed[1], classes[1], verbose=0))
-        return loss, [ops.convert_to_numpy(each) for each in strategy.trainable_variables]
+        asked = strategy.evaluate(changed[1], classes[1] if how else soft_labels[1], verbose=0)
+        return [loss, asked], [ops.convert_to_numpy(each) for each in strategy.trainable_variables]
 
-    loss, weights = trained(pictures, classes, augmentation=[invert], teacher=teacher)
-    expected_loss, expected = trained(changed, soft_labels)
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    losses, weights = trained(pictures, classes, augmentation=[invert], teacher=teacher)
+    expected_losses, expected = trained(changed, soft_labels)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
     for each, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(each, other, rtol=1e-4, atol=1e-5)
     for weight, value in zip(teacher.weights, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+
+
+@pytest.mark.once
+def test_a_teacher_may_be_a_function():
+    teacher, pictures = make_teacher(), np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
+    losses = []
+    for each in (teacher, lambda shown: teacher(shown, training=False)):
+        keras.utils.set_random_seed(0)
+        strategy = tuner.SPOS(tuner.SuperNet(TINY, classes=2), tuner.CostModel(TINY, classes=2), teacher=each)
+        strategy.compile("sgd")
+        losses.append(strategy.train_on_batch(pictures, np.zeros(4, "int32")))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.once
+def test_teachers_that_do_not_say_what_they_give_are_refused():
+    tanh = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "tanh")])
+    with pytest.raises(ValueError, match="give a function from pictures to probabilities"):
+        tuner.DARTS(tuner.SuperNet(TINY, classes=2), teacher=tanh)
+    with pytest.raises(ValueError, match="`teacher` must be a built"):
+        tuner.DARTS(tuner.SuperNet(TINY, classes=2), teacher=keras.Sequential([keras.layers.Dense(2)]))
 
 
 def _logits(strategy):

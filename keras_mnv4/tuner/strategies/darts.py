@@ -31,7 +31,7 @@ class DARTS(Strategy):
         price_rate: what the price of cost rises by in a step in which it is twice the target, as with the form
             `"limit"` of `ProxylessNAS`.
         seed: seed of the first logits.
-        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
+        **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
         ValueError: if only one of `costs` and `target` is given.

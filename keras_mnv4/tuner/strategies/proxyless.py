@@ -31,7 +31,7 @@ class ProxylessNAS(Strategy):
         price_rate: what that price rises by in a step in which the cost is twice the target.
         every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
-        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
+        **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
         ValueError: if `form` is unknown, only one of `costs` and `target` is given, or the target of `"mul"` is no more

@@ -24,7 +24,7 @@ class SPOS(Strategy):
         uniform_in: a measure of `costs`, such as `"macs"`: networks of each range of costs, of ten from the least to
             the largest of the list, are then drawn with the same chance. None for networks drawn as they come.
         seed: seed of the list and of what is drawn from it.
-        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
+        **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
     Example:
 

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.datafree.soft_labels import SoftLabelLoss
 from keras_mnv4.distillation.classifier_view import ClassifierView
+from keras_mnv4.distillation.classifier_view import ends_in_softmax
 from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
 
 RANDOM = "random"  # where weights' files have the state of the random numbers
@@ -26,8 +28,10 @@ class Strategy(keras.Model):
         seed: seed of all that is drawn.
         first_logits: initialiser of the logits; None for a strategy without any.
         augmentation: Keras layers that change the pictures for the weights.
-        teacher: a built Keras classifier of the same classes: what it says of pictures, as they were changed, takes
-            the place of their labels, as probabilities, in the loss. It computes as at inference and stays as it is.
+        teacher: a built Keras classifier of the same classes that takes what the supernet takes, or a function from
+            such pictures to probabilities. What it says of pictures, as they were changed, takes the place of their
+            labels in the loss, in training and in `evaluate`; metrics keep the labels. It computes as at inference
+            and stays as it is.
         **kwargs: those of `keras.Model`.
     """
 
@@ -37,7 +41,7 @@ class Strategy(keras.Model):
         self.space = supernet.space
         self.code = supernet.code
         self.augmentation = list(augmentation)
-        self._teacher = None if teacher is None else ClassifierView(teacher, "teacher")
+        self._ask = labeller(teacher)
         self.random = keras.random.SeedGenerator(seed)
         self.steps = self.add_weight(name="steps", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.logits = None
@@ -59,7 +63,7 @@ class Strategy(keras.Model):
             pictures: those for the architecture.
             labels: theirs.
             gates: what `draw` gave.
-            training_data: pair of the pictures and labels for the weights.
+            training_data: pair of the pictures, as they were changed, and labels for the weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `architecture_loss`")
 
@@ -80,12 +84,13 @@ class Strategy(keras.Model):
         parts = self.code.split(ops.convert_to_tensor(self.logits)).items()
         return self.code.join({name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in parts})
 
-    def compile(self, optimizer="adamw", loss="sparse_categorical_crossentropy", architecture_optimizer=None, **kwargs):
+    def compile(self, optimizer="adamw", loss=None, architecture_optimizer=None, **kwargs):
         """As `keras.Model.compile`.
 
         Args:
             optimizer: that of the weights.
-            loss: of the networks' outputs.
+            loss: of the networks' outputs with the labels; None for the cross-entropy with classes, or, with a
+                teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
             architecture_optimizer: that of the logits; None for that of the paper.
             **kwargs: those of `keras.Model.compile`.
         """
@@ -94,6 +99,8 @@ class Strategy(keras.Model):
             optimizer = SearchOptimizer(*map(keras.optimizers.get, (optimizer, own)), [self.logits], self.is_due)
         elif architecture_optimizer is not None:
             raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
+        if loss is None:
+            loss = "sparse_categorical_crossentropy" if self._ask is None else SoftLabelLoss()
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.optimizer.build(self.trainable_variables)  # in a step, devices would make collectives in another order
 
@@ -134,9 +141,7 @@ class Strategy(keras.Model):
 
     def _labels_of(self, pictures, labels):
         """The teacher's probabilities, or the labels that there are if there is no teacher."""
-        if self._teacher is None:
-            return labels
-        return ops.stop_gradient(ops.softmax(self._teacher(pictures)["logits"]))
+        return labels if self._ask is None else ops.stop_gradient(self._ask(pictures))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         (pictures, _), (labels, _) = _pairs(x, y)
@@ -170,6 +175,26 @@ class Strategy(keras.Model):
     def load_own_variables(self, store):
         self.random.state.assign(store[RANDOM])
         super().load_own_variables({name: store[name] for name in set(store.keys()) - {RANDOM}})
+
+
+def labeller(teacher):
+    """A function from pictures to what a teacher says of them: probabilities. None if there is no teacher.
+
+    Args:
+        teacher: a built Keras classifier, or such a function.
+
+    Raises:
+        ValueError: if it is neither, or it is not clear whether it gives probabilities.
+    """
+    if teacher is None or (callable(teacher) and not isinstance(teacher, keras.Model)):
+        return teacher
+    if isinstance(teacher, keras.Model) and getattr(teacher, "inputs", None) and ends_in_softmax(teacher) is None:
+        raise ValueError(
+            f"It is not clear from the last layer of `teacher`, model `{teacher.name}`, whether it gives "
+            "probabilities: give a function from pictures to probabilities in its place."
+        )
+    view = ClassifierView(teacher, "teacher")
+    return lambda pictures: ops.softmax(view(pictures)["logits"])
 
 
 def _pairs(x, y):

@@ -19,7 +19,8 @@ BASELINE_DECAY = 0.95
 class TuNAS(Strategy):
     """Reinforcement learning: each step draws a network, trains it, and makes it likelier the better it does.
 
-    How well is its reward: its accuracy on the pictures for the architecture, less a penalty for a cost other than
+    How well is its reward: its accuracy on the pictures for the architecture, where a teacher is asked with what it
+    finds likeliest, less a penalty for a cost other than
     the target. In the first quarter the chances stay as they are, and more and more rarely all values of decisions are
     trained at once: their results are averaged, and of several numbers of channels the largest is taken.
 
@@ -35,7 +36,7 @@ class TuNAS(Strategy):
             `penalty`; or `"mnas_hard"`, the same where the cost is above the target, else the accuracy.
         penalty: a number below zero.
         seed: seed of what is drawn.
-        **kwargs: `augmentation`, as for `Strategy`, and those of `keras.Model`.
+        **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
         ValueError: if `reward` is unknown, or only one of `costs` and `targets` is given.
