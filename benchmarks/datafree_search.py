@@ -13,10 +13,11 @@ kept in `--out`, where the same command goes on after a stop; they can run side 
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
 
-On made-up pictures networks learn what the teacher says of parts of them, on real ones the labels of the pictures.
+On made-up pictures networks learn what the teacher says of them, as augmented; on real ones the labels of the pictures.
 """
 
 import argparse
+import dataclasses
 import pathlib
 
 import keras
@@ -33,6 +34,11 @@ from keras_mnv4.files import atomic_file
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
+PAINTING = {
+    "noise": "natural",
+    "learning_rate": 0.1,
+    "objective": dataclasses.replace(datafree.RELATIVE, variation=1.0),
+}
 TRAIN_SHARE = 0.7  # of the pictures of a search; candidates are scored on the others
 
 
@@ -60,6 +66,7 @@ class Experiment(search.Experiment):
             self.teacher(),
             self.arguments.pictures,
             self.out / "made",
+            **PAINTING,
             rounds=self.arguments.rounds,
             steps=self.arguments.steps,
             batch_size=250,
@@ -72,8 +79,7 @@ class Experiment(search.Experiment):
         batch = self.arguments.batch_size
         if kind == "made":
             shares = (TRAIN_SHARE, 1 - TRAIN_SHARE, 0.0)
-            how = {"augmentation": training.crops(), "teacher": self.teacher()}
-            return self.made().picture_data(search.SIZE, batch, shares), how
+            return self.made().picture_data(search.SIZE, batch, shares), {"teacher": self.teacher()}
         inputs, labels = self.pictures.train.arrays(self.arguments.pictures)
         order = np.random.default_rng(0).permutation(len(labels))
         sets = [
@@ -81,13 +87,14 @@ class Experiment(search.Experiment):
             for place, part in enumerate(np.split(order, [round(TRAIN_SHARE * len(order))]))
         ]
         pictures = data.PictureData(self.pictures.class_names, *sets, self.pictures.test)
-        return pictures, {"augmentation": self.augmentation()}
+        return pictures, {}
 
     def find(self, kind, strategy, seed):
         """The candidate that a strategy finds on pictures of a kind."""
         keras.backend.clear_session()
         pictures, how = self.to_search_on(kind)
         how |= {
+            "augmentation": self.augmentation(),
             "limits": {"macs": self.limit},
             "epochs": self.arguments.search_epochs,
             "learning_rate": self.arguments.learning_rate,

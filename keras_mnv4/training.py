@@ -316,23 +316,3 @@ def small_changes(flip=True):
         layers.RandomZoom(0.1, fill_mode="nearest"),
     ]
     return [layers.RandomFlip("horizontal"), *shift_and_zoom] if flip else shift_and_zoom
-
-
-def crops(flip=True):
-    """Layers that show a part of each picture, of two fifths of its sides or more, and mirror it.
-
-    A part is not always what the label of the whole says: these are for networks that learn from a teacher, which is
-    asked about the part itself.
-
-    Args:
-        flip: as for `train`.
-
-    Example:
-
-    >>> search(small_space(), made.picture_data(), "search", augmentation=crops(), teacher=teacher)
-    """
-    parts = [
-        layers.RandomTranslation(0.2, 0.2, fill_mode="nearest"),
-        layers.RandomZoom((-0.6, 0.0), fill_mode="nearest"),
-    ]
-    return [layers.RandomFlip("horizontal"), *parts] if flip else parts

@@ -48,7 +48,7 @@ ALIKE = re.compile(
 REAL = ("applications.feature_pyramid", "cost.profile", "tuner.coarse_space", "tuner.small_space")
 SLOW = {
     *("cost.FileLatency", "cost.ParetoStudy", "datafree.SoftLabelLoss", "datafree.SyntheticSet", "demo.run_demo"),
-    *("distillation.DatasetMix", "export.to_onnx", "training.crops", "training.distill", "training.quantize"),
+    *("distillation.DatasetMix", "export.to_onnx", "training.distill", "training.quantize"),
     *("tuner.DARTS", "tuner.EvolutionOracle", "tuner.ProxylessNAS", "tuner.ReinforceOracle", "tuner.SuperNet"),
     *("tuner.TuNAS", "tuner.UIBTuner", "tuner.gradient_search", "tuner.search", "tuner.search_batches"),
     "tuner.two_stage_search",

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from conftest import photo_crops
 from conftest import tiny_network
-from keras import ops
 
 from keras_mnv4 import applications
-from keras_mnv4 import training
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import build_network
@@ -247,20 +245,3 @@ def test_a_network_learns_by_adamw():
 def test_recipes_of_adamw_must_make_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
         AdamWRecipe(**arguments)
-
-
-def test_crops_are_parts_of_pictures():
-    """Of a ramp, which says of each value where it was."""
-    keras.utils.set_random_seed(0)
-    places = np.linspace(0, 1, 64, dtype="float32")
-    ramp = np.broadcast_to(np.stack(np.meshgrid(places, places), -1), (128, 64, 64, 2))
-    shown = ramp
-    for layer in training.crops(flip=False):
-        shown = layer(shown, training=True)
-    shown = ops.convert_to_numpy(shown)
-    sides = np.ptp(shown, axis=(1, 2))
-    centres = (shown.max(axis=(1, 2)) + shown.min(axis=(1, 2))) / 2
-    assert 0.38 < sides.min() < 0.45
-    assert 0.9 < sides.max() <= 1
-    assert 0.15 < np.abs(centres - 0.5).max() < 0.21
-    assert isinstance(training.crops()[0], keras.layers.RandomFlip)

@@ -207,7 +207,10 @@ def search(arguments):
     else:
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
-        how |= {"augmentation": training.crops(flip), "teacher": _teacher_of_size(arguments.teacher, made.size, shape)}
+        how |= {
+            "augmentation": training.small_changes(flip),
+            "teacher": _teacher_of_size(arguments.teacher, made.size, shape),
+        }
         data = searched if arguments.data is None else _load_data(arguments, arguments.size)
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)

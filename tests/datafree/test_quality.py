@@ -142,8 +142,8 @@ def test_soft_label_loss_by_hand():
 @pytest.mark.parametrize("strategy", ["spos", "darts", "proxylessnas"])
 def test_networks_are_searched_for_on_them(tmp_path, strategy):
     made = make(tmp_path / "made", num_images=20, rounds=1, batch_size=20, stages=(datafree.Stage(2, SIZE),))
-    data = made.picture_data(size=32, batch_size=8, soft=True)
-    how = {"epochs": 1, "loss": datafree.SoftLabelLoss(), "limits": {"macs": 3e6}, "verbose": 0}
+    data = made.picture_data(size=32, batch_size=8)
+    how = {"epochs": 1, "teacher": make_teacher(), "limits": {"macs": 3e6}, "verbose": 0}
     space = tuner.tiny_space()
     costs = tuner.CostModel(space, how["limits"], (32, 32, 3), 4)
     if strategy == "spos":
