@@ -17,12 +17,12 @@ On made-up pictures networks learn what the teacher says of them, as augmented; 
 """
 
 import argparse
-import dataclasses
 import pathlib
 
 import keras
 import numpy as np
 import search
+from datafree import NATURAL
 from pareto import RESNET18
 
 from keras_mnv4 import data
@@ -34,11 +34,6 @@ from keras_mnv4.files import atomic_file
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
-PAINTING = {
-    "noise": "natural",
-    "learning_rate": 0.1,
-    "objective": dataclasses.replace(datafree.RELATIVE, variation=1.0),
-}
 TRAIN_SHARE = 0.7  # of the pictures of a search; candidates are scored on the others
 
 
@@ -66,7 +61,7 @@ class Experiment(search.Experiment):
             self.teacher(),
             self.arguments.pictures,
             self.out / "made",
-            **PAINTING,
+            **NATURAL,
             rounds=self.arguments.rounds,
             steps=self.arguments.steps,
             batch_size=250,
@@ -86,8 +81,7 @@ class Experiment(search.Experiment):
             data.PictureSet(inputs[part], labels[part], search.SIZE, batch, shuffle=not place)
             for place, part in enumerate(np.split(order, [round(TRAIN_SHARE * len(order))]))
         ]
-        pictures = data.PictureData(self.pictures.class_names, *sets, self.pictures.test)
-        return pictures, {}
+        return data.PictureData(self.pictures.class_names, *sets, self.pictures.test), {}
 
     def find(self, kind, strategy, seed):
         """The candidate that a strategy finds on pictures of a kind."""

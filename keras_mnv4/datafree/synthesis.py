@@ -107,8 +107,8 @@ def synthesize(
         canvas: height and width of the pictures; None for what goes with the stages.
         objective: an `Objective`.
         noise: what pictures begin as: `"white"`, of which little is left in the end; or `"natural"`, with the spectrum
-            of photographs. At a lower `learning_rate`, such as 0.1, much of that stays: pictures of a class differ as
-            real ones do, and are as hard to learn.
+            of photographs. At a lower `learning_rate`, such as 0.1, much of that stays: pictures of a class differ
+            more, and are harder to learn.
         learning_rate: of Adam, at its peak in each stage.
         batch_size: pictures that are painted together, and share their statistics.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as

@@ -19,10 +19,10 @@ BASELINE_DECAY = 0.95
 class TuNAS(Strategy):
     """Reinforcement learning: each step draws a network, trains it, and makes it likelier the better it does.
 
-    How well is its reward: its accuracy on the pictures for the architecture, where a teacher is asked with what it
-    finds likeliest, less a penalty for a cost other than
-    the target. In the first quarter the chances stay as they are, and more and more rarely all values of decisions are
-    trained at once: their results are averaged, and of several numbers of channels the largest is taken.
+    How well is its reward: its accuracy on the pictures for the architecture, less a penalty for a cost other than
+    the target; with a teacher, what that finds likeliest is right. In the first quarter the chances stay as they are,
+    and more and more rarely all values of decisions are trained at once: their results are averaged, and of several
+    numbers of channels the largest is taken.
 
     Source: Bender et al., "Can Weight Sharing Outperform Random Architecture Search? An Investigation With TuNAS"
     (arXiv 2008.06120), with the constants of its code; used by MobileNetV4 (arXiv 2404.10518, section 6).
