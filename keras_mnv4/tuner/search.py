@@ -21,6 +21,7 @@ from keras_mnv4.tuner.strategies import search_batches
 from keras_mnv4.tuner.strategies.strategy import labeller
 from keras_mnv4.tuner.supernet import SuperNet
 
+OBJECTIVES = ("val_accuracy", "val_loss")
 GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
@@ -43,6 +44,7 @@ def search(
     teacher=None,
     loss=None,
     uniform_in=None,
+    objective="val_accuracy",
     seed=0,
     verbose="auto",
 ):
@@ -68,6 +70,8 @@ def search(
         loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or, with a
             teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
+        objective: by what candidates are compared: `"val_accuracy"`, or `"val_loss"`, the cross-entropy with the labels
+            of the validation set, which tells candidates apart where nearly all of it is right.
         seed: seed of weights and candidates.
         verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
 
@@ -76,7 +80,7 @@ def search(
 
     Raises:
         ValueError: if the folder has a search of another space, of other pictures or limits, or that was trained in
-            another way, or the teacher does not know these classes.
+            another way, the teacher does not know these classes, or the objective is none of these.
 
     Example:
 
@@ -86,13 +90,16 @@ def search(
     from keras_mnv4.tuner.evolution import EvolutionOracle
     from keras_mnv4.tuner.uib_tuner import UIBTuner
 
+    if objective not in OBJECTIVES:
+        raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)}. Received: {objective!r}")
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
-    _check_plan(directory, space, data, strategy="spos", limits=limits or {}, **how, **fit)
-    oracle = EvolutionOracle(costs, population=population, generations=generations, seed=seed)
+    oracle = EvolutionOracle(costs, objective, population=population, generations=generations, seed=seed)
+    what = {"strategy": "spos", "limits": limits or {}, "objective": objective}
+    _check_plan(directory, space, data, **what, **how, **fit)
     supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"

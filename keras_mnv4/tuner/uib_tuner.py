@@ -46,7 +46,8 @@ class UIBTuner(keras_tuner.Tuner):
         **kwargs: others of `keras_tuner.Tuner`.
 
     Raises:
-        ValueError: if a measure is not known, or the folder has a search of another space.
+        ValueError: if a measure is not known, the objective is none that is measured, or the folder has a search of
+            another space.
 
     Example:
 
@@ -76,6 +77,9 @@ class UIBTuner(keras_tuner.Tuner):
         self.space = supernet.space
         self.space.to_hyperparameters(oracle.hyperparameters)
         self._measures = _by_name((*costs.limits, *measures))
+        known = _logs({"accuracy": 0.0, "loss": 0.0, "costs": dict.fromkeys(self._measures, 0.0)})
+        if not oracle.objective.has_value(known):
+            raise ValueError(f"The oracle's `objective` must be of {', '.join(known)}. Received: {oracle.objective}")
         self._log_dir = log_dir
         self._writer = None
         self._verbose = 0
@@ -111,8 +115,7 @@ class UIBTuner(keras_tuner.Tuner):
 
     def run_trial(self, trial, validation_data, calibration_data=None, verbose=0):
         candidate = self._candidate_of(trial)
-        record = self.record(candidate) or self._score(candidate, validation_data, calibration_data)
-        return {"val_accuracy": record["accuracy"], "val_loss": record["loss"], **record["costs"]}
+        return _logs(self.record(candidate) or self._score(candidate, validation_data, calibration_data))
 
     def record(self, candidate):
         """What is known of a candidate, a dictionary as `results` gives; None if it was not scored."""
@@ -120,17 +123,17 @@ class UIBTuner(keras_tuner.Tuner):
         return json.loads(path.read_text()) if path.exists() else None
 
     def results(self):
-        """All candidates that were scored, the most accurate first.
+        """All candidates that were scored, the best first: by the oracle's objective.
 
         Returns:
             A list of dictionaries of `"candidate"`, `"accuracy"`, `"loss"` and `"costs"`, which is a dictionary from
             measure to cost.
         """
         paths = sorted((pathlib.Path(self.project_dir) / RECORDS).glob("*.json"))
-        return sorted((json.loads(path.read_text()) for path in paths), key=lambda each: -each["accuracy"])
+        return sorted((json.loads(path.read_text()) for path in paths), key=self._quality, reverse=True)
 
     def best_candidate(self):
-        """The most accurate candidate within the limits.
+        """The best candidate within the limits.
 
         Raises:
             ValueError: if none was scored yet.
@@ -140,16 +143,21 @@ class UIBTuner(keras_tuner.Tuner):
             raise ValueError(f"'{self.project_dir}' has no results yet within the limits: call `search` first.")
         return results[0]["candidate"]
 
+    def _quality(self, record):
+        """How good a candidate is, by the oracle's objective; the larger the better."""
+        objective = self.oracle.objective
+        return objective.get_value(_logs(record)) * (1 if objective.direction == "max" else -1)
+
     def _results_within(self):
         """`results`, without those of a search of other limits that was gone on with."""
         return [each for each in self.results() if self.costs.allows(each["candidate"])]
 
     def best_architecture(self):
-        """The `Architecture` of the most accurate candidate, which `build_network` builds."""
+        """The `Architecture` of the best candidate, which `build_network` builds."""
         return self.space.architecture_of(self.best_candidate())
 
     def front(self, measure):
-        """The candidates within the limits that are worth their cost: none that costs less is as accurate, or more.
+        """The candidates within the limits that are worth their cost: none that costs less is as good, or better.
 
         Args:
             measure: a name or a function, as in the limits of a `CostModel`.
@@ -161,13 +169,13 @@ class UIBTuner(keras_tuner.Tuner):
         results = self._results_within()
         known = next((name for name, each in self._measures.items() if each == measure), None)
         points = [
-            (each["costs"].get(known) or self.costs.cost(each["candidate"], measure), each["accuracy"])
+            (each["costs"].get(known) or self.costs.cost(each["candidate"], measure), self._quality(each))
             for each in results
         ]
         return [results[place] for place in pareto_front(points)]
 
     def save_results(self, path, overwrite=False):
-        """Writes all results into a JSON file, the most accurate first, each with the rows of its table.
+        """Writes all results into a JSON file, the best first, each with the rows of its table.
 
         Args:
             path: the file to make.
@@ -242,6 +250,11 @@ class UIBTuner(keras_tuner.Tuner):
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
+
+
+def _logs(record):
+    """What an objective may be about, by Keras' names."""
+    return {"val_accuracy": record["accuracy"], "val_loss": record["loss"], **record["costs"]}
 
 
 def _by_name(measures):

@@ -49,6 +49,7 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         (tuner.tiny_space((4, 8)), others, {}, "pictures"),
         (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
+        (tuner.tiny_space((4, 8)), digits, {"objective": "val_loss"}, "objective"),
         (tuner.tiny_space((4, 8)), digits, {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
         (tuner.tiny_space((4, 8)), digits, {"teacher": small_classifier()}, "teacher"),
     ):
@@ -71,6 +72,15 @@ def test_a_search_with_a_teacher_goes_on_where_it_was(digits, tmp_path):
         with pytest.raises(ValueError, match=r"probabilities of 10 classes. Of a picture it says: \(1, 3\)"):
             find(tuner.tiny_space(), digits, tmp_path / "others", limits={"macs": 7e5}, teacher=small_classifier(3))
     assert not (tmp_path / "others").exists()
+
+
+def test_candidates_are_compared_by_the_loss_if_that_is_the_objective(digits, tmp_path):
+    how = {"epochs": 1, "population": 8, "generations": 1, "verbose": 0, "objective": "val_loss"}
+    losses = [each["loss"] for each in tuner.search(tuner.tiny_space(), digits, tmp_path, **how).results()]
+    assert losses == sorted(losses)
+    assert len(set(losses)) > 1
+    with pytest.raises(ValueError, match=r"`objective` must be one of val_accuracy, val_loss. Received: 'loss'"):
+        tuner.search(tuner.tiny_space(), digits, tmp_path, **{**how, "objective": "loss"})
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(None, 3e-4), (0.02, 0.02)])

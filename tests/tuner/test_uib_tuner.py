@@ -67,6 +67,23 @@ def test_results_come_the_most_accurate_first(done):
     assert results[0] == done.record(results[0]["candidate"])
 
 
+def test_what_is_best_is_said_by_the_objective(tmp_path):
+    objective = keras_tuner.Objective("macs", "min")
+    tuner = make(tmp_path, EvolutionOracle(COSTS, objective, population=5, generations=2, seed=0))
+    tuner.search(None, verbose=0)
+    costs = [each["costs"]["macs"] for each in tuner.results()]
+    assert costs == sorted(costs)
+    assert COSTS.cost(tuner.best_candidate(), "macs") == costs[0]
+    assert tuner.best_candidate() != max(tuner.results(), key=lambda each: each["accuracy"])["candidate"]
+    assert [each["costs"]["macs"] for each in tuner.front("macs")] == costs[:1]
+
+
+def test_an_objective_that_is_not_measured_is_refused(tmp_path):
+    oracle = EvolutionOracle(COSTS, "accuracy", population=5, generations=2)
+    with pytest.raises(ValueError, match=r'must be of val_accuracy, val_loss, macs. Received: .*"accuracy"'):
+        make(tmp_path, oracle)
+
+
 @pytest.mark.parametrize("measure", ["macs", "weight_bytes", lambda profile: profile.macs])
 def test_a_front_has_what_is_worth_its_cost(done, measure):
     results = [(COSTS.cost(each["candidate"], measure), -each["accuracy"]) for each in done.results()]
