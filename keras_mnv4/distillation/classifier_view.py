@@ -9,6 +9,7 @@ from keras_mnv4.layers import Classifier
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import QuantizeWrapper
 
+COLOURS = (1, 3)  # channels of pictures
 KINDS = {"probabilities": True, "logits": False}
 LEAST_PROBABILITY = 1e-12  # what a probability of 0 counts as when its logarithm is taken
 
@@ -27,7 +28,8 @@ class ClassifierView:
         layer_names: layers whose outputs are wanted.
 
     Raises:
-        ValueError: if the model is not built, if it is not clear what it gives, or if it has no such layer.
+        ValueError: if the model is not built, if it takes pictures of another data format than Keras is set to, if it
+            is not clear what it gives, or if it has no such layer.
     """
 
     def __init__(self, model, argument, outputs=None, layer_names=()):
@@ -56,6 +58,7 @@ class ClassifierView:
             raise ValueError(f"Layers inside `{argument}` can be read only if it is a Functional or Sequential model.")
         self._sides = self._before = self._finish = None
         if self.is_functional:
+            _check_data_format(model, argument)
             self._sides = sides_of(model.inputs[0])
             if seen and self.is_softmax:
                 self._before, self._finish = _before_softmax(model)
@@ -104,6 +107,20 @@ class Probabilities(keras.Model):
 
     def call(self, pictures):
         return ops.softmax(self._view(pictures, training=False)["logits"])
+
+
+def _check_data_format(model, argument):
+    """Raises if a model plainly takes square pictures whose colours are where Keras, as it is set, has none."""
+    shape = tuple(model.inputs[0].shape[1:])
+    is_first = keras.config.image_data_format() == "channels_first"
+    other, sides, colours = (
+        ("channels_last", shape[:2], shape[2:]) if is_first else ("channels_first", shape[1:], shape[:1])
+    )
+    if len(shape) == 3 and sides[0] == sides[1] and sides[0] not in COLOURS and colours[0] in COLOURS:
+        raise ValueError(
+            f"`{argument}` takes pictures of shape {shape}, which is {other}, and Keras is set to "
+            f"{keras.config.image_data_format()}: call `keras.config.set_image_data_format({other!r})` first."
+        )
 
 
 def log_probabilities(probabilities):

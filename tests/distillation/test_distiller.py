@@ -20,6 +20,7 @@ from keras.ops import convert_to_numpy
 from keras_mnv4 import layers
 from keras_mnv4 import qat
 from keras_mnv4.distillation import Distiller
+from keras_mnv4.distillation.classifier_view import ClassifierView
 
 
 def loss_of(distiller, y=LABELS, sample_weight=None, training=False, x=PICTURES):
@@ -301,6 +302,30 @@ def test_networks_that_do_not_fit_are_named():
     maps = FeatureDistillation("mse", "predictions", "stem")
     with pytest.raises(ValueError, match="layers of as many axes"):
         Distiller(convolutional(), linear(), distillation_losses=[maps])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("data_format", "shape", "is_refused"),
+    [
+        ("channels_last", (3, 16, 16), True),
+        ("channels_first", (16, 16, 3), True),
+        ("channels_last", (16, 16, 3), False),
+        ("channels_first", (3, 16, 16), False),
+        ("channels_last", (3, 3, 64), False),  # maps, not pictures
+        ("channels_last", (1, 100, 64), False),
+        ("channels_last", (3, None, None), True),
+    ],
+)
+def test_pictures_of_the_other_data_format_are_refused(data_format, shape, is_refused, monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: data_format)
+    inputs = keras.Input(shape)
+    teacher = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.GlobalMaxPooling2D()(inputs)))
+    if is_refused:
+        with pytest.raises(ValueError, match=rf"`teacher` takes pictures of shape .*Keras is set to {data_format}"):
+            ClassifierView(teacher, "teacher")
+    else:
+        ClassifierView(teacher, "teacher")
 
 
 @pytest.mark.once
