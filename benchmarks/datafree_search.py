@@ -96,6 +96,7 @@ class Experiment(search.Experiment):
         }
         folder = self.out / f"{kind}_{strategy}_{seed}"
         if strategy != "spos":
+            how |= {"architecture_learning_rate": self.arguments.architecture_learning_rate}
             return tuner.gradient_search(search.SPACE, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         how |= {"objective": self.arguments.objective}
@@ -146,6 +147,9 @@ def main():
     parser.add_argument("--epochs", type=int, default=8, help="of networks that are trained from scratch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument(
+        "--architecture-learning-rate", type=float, default=None, help="of the choices, by gradients; default: papers'"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--randoms", type=int, default=9, help="random networks")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("datafree_search"))

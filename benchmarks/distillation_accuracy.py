@@ -12,8 +12,8 @@ network, optimizer, schedule, batch and number of steps; they differ in the pict
 
     python benchmarks/distillation_accuracy.py --data FOLDER --size 160 --epochs 8
 
-The teacher, its soft labels and the result of each run are kept in `--out`, where the same command goes on after a
-stop. Soft labels are written once a row, `--replicas` changes of every picture, and shared by the seeds, which draw the
+The teacher, its soft labels, the last epoch and the result of each run are kept in `--out`, where the same command goes
+on after a stop. Soft labels are written once a row, `--replicas` changes of every picture, and shared by the seeds, which draw the
 student's weights, the order and the mirrors. Students see all of a store before they see any of it again.
 """
 
@@ -132,16 +132,21 @@ class Experiment:
             dropout_rate=self.arguments.dropout,
         )
         epochs, steps, start = self.arguments.epochs, len(self.pictures.train), time.perf_counter()
+        backup_dir = self.out / f"backup_{row}_{seed}"
         if store is None:
             self.pictures.train.restart(seed)
             augmentation = training.small_changes()
-            recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, verbose=2)
+            how = {"verbose": 2, "backup_dir": backup_dir}
+            recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, **how)
         else:
             distiller = distillation.Distiller(student)
             distiller.compile(self.optimizer())
             distiller.optimizer.build(distiller.trainable_variables)
-            pictures = store.tf_data(self.arguments.batch_size, seed=seed).repeat()
-            distiller.fit(pictures, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=2)
+            seen = recipes.epochs_in(backup_dir) * steps
+            pictures = store.tf_data(self.arguments.batch_size, seed=seed).repeat().skip(seen)
+            backup = keras.callbacks.BackupAndRestore(backup_dir, double_checkpoint=True)
+            how = {"verbose": 2, "callbacks": [backup], "steps_per_epoch": steps, "shuffle": False}
+            distiller.fit(pictures, epochs=epochs, **how)
         result = {
             "row": row,
             "seed": seed,

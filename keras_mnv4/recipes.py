@@ -412,7 +412,7 @@ def fit_classifier(
         backup.mkdir(parents=True, exist_ok=True)
         check_plan(backup / "plan.json", _training_plan(model, data, epochs), "backups", "backup_dir")
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
-        _turn_to(data.train, _epochs_in(backup / "latest"))
+        _turn_to(data.train, epochs_in(backup / "latest"))
     history = trained.fit(
         data.train,
         validation_data=data.validation,
@@ -433,7 +433,7 @@ def _turn_to(pictures, epoch):
         pictures.on_epoch_end()
 
 
-def _epochs_in(folder):
+def epochs_in(folder):
     """The number of epochs that a backup of `BackupAndRestore` was made after."""
     file = folder / "training_metadata.json"
     return json.loads(file.read_text())["epoch"] if file.exists() else 0
