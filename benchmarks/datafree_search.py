@@ -138,10 +138,10 @@ def main():
     parser.add_argument("--pictures", type=int, default=4000, help="to search on, of either kind")
     parser.add_argument("--rounds", type=int, default=4, help="of the calibration of labels")
     parser.add_argument("--steps", type=int, default=250, help="of painting")
-    parser.add_argument("--search-epochs", type=int, default=120)
+    parser.add_argument("--search-epochs", type=int, default=40)
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument(
-        "--objective", choices=("val_accuracy", "val_loss"), default="val_loss", help="of evolution, for spos"
+        "--objective", choices=("val_accuracy", "val_loss"), default="val_accuracy", help="of evolution, for spos"
     )
     parser.add_argument("--train-pictures", type=int, default=20000, help="real ones, to train what is found on")
     parser.add_argument("--epochs", type=int, default=8, help="of networks that are trained from scratch")
