@@ -14,7 +14,7 @@ network, optimizer, schedule, batch and number of steps; they differ in the pict
 
 The teacher, its soft labels, the last epoch and the result of each run are kept in `--out`, where the same command goes
 on after a stop. Soft labels are written once a row, `--replicas` changes of every picture, and shared by the seeds,
-which draw the student's weights, the order and the mirrors. Students see all of a store before they see any of it again.
+which draw the student's weights, the order and the mirrors. Students see all of a store before any of it again.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
+from keras_mnv4.distillation.classifier_view import ends_in_softmax
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
 from keras_mnv4.progress import resolve_verbose
@@ -19,6 +20,7 @@ from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 BATCH = 256  # that learning rates of `SGDRecipe` are for
+FINGERPRINT_PICTURES = 16  # by which those of a backup are known again
 EMA_SHARE = 0.1  # of a training, that a moving average of weights reaches back at most
 
 
@@ -391,9 +393,12 @@ def fit_classifier(
     augmentation=(),
     verbose="auto",
     backup_dir=None,
-    loss="sparse_categorical_crossentropy",
+    loss=None,
 ):
-    """Trains a classifier of whole-number labels; `SGDRecipe.fit` says what the arguments are.
+    """Trains a classifier; `SGDRecipe.fit` says what the arguments are.
+
+    The loss, if none is given, is the cross-entropy with the labels, whole numbers or probabilities, of what the model
+    gives, probabilities or, where its last layer says so, logits.
 
     Returns:
         The `keras.callbacks.History`.
@@ -403,7 +408,7 @@ def fit_classifier(
     >>> fit_classifier(model, data, keras.optimizers.Adam(1e-3), epochs=10)
     """
     trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
-    trained.compile(optimizer, loss, metrics=["accuracy"])
+    trained.compile(optimizer, loss or _cross_entropy(model, data.train.labels), metrics=["accuracy"])
     # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)
     callbacks = []
@@ -424,6 +429,12 @@ def fit_classifier(
     if backup_dir is not None:
         (backup / "plan.json").unlink()
     return history
+
+
+def _cross_entropy(model, labels):
+    """The loss for what a classifier gives and how pictures are labelled."""
+    kind = keras.losses.SparseCategoricalCrossentropy if labels.ndim == 1 else keras.losses.CategoricalCrossentropy
+    return kind(from_logits=bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False)
 
 
 def _turn_to(pictures, epoch):
@@ -453,7 +464,8 @@ def _training_plan(model, data, epochs):
         "epochs": epochs,
         "batch_size": data.train.batch_size,
         "class_names": list(data.class_names),
-        "pictures": fingerprint([data.train.labels]),
+        "size": data.train.size,
+        "pictures": fingerprint([data.train.labels, *data.train.arrays(FINGERPRINT_PICTURES)]),
     }
 
 

@@ -174,10 +174,11 @@ def distill(
     mix = distillation.DatasetMix(sources, train.size, parts, train.batch_size, epoch_size=len(pictures))
     optimizer = adamw(learning_rate, epochs * len(mix))
     shown, labels = data.validation.arrays()
+    shares = np.eye(classes, dtype="float32")[labels] if labels.ndim == 1 else labels
     soft_labels = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
     how = {
         "epochs": epochs,
-        "validation_data": (shown, {"labels": np.eye(classes, dtype="float32")[labels], "soft_labels": soft_labels}),
+        "validation_data": (shown, {"labels": shares, "soft_labels": soft_labels}),
         "shuffle": False,
         "verbose": resolve_verbose(verbose),
     }
@@ -291,7 +292,7 @@ def top1(model, pictures, limit=None):
     if limit is not None:
         pictures = PictureSet(*pictures.arrays(limit), pictures.size, pictures.batch_size)
     outputs, labels = _outputs(model, pictures)
-    return float((outputs.argmax(-1) == labels).mean())
+    return float((outputs.argmax(-1) == (labels if labels.ndim == 1 else labels.argmax(-1))).mean())
 
 
 def _outputs(model, pictures):

@@ -10,6 +10,7 @@ from conftest import photo_crops
 from conftest import tiny_network
 
 from keras_mnv4 import applications
+from keras_mnv4 import training
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import build_network
@@ -105,6 +106,50 @@ def test_a_network_learns_to_tell_photos_apart():
     assert int(optimizer.iterations) == optimizer._learning_rate.total_steps == 18
     assert history.history["accuracy"][-1] > 0.9
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+@pytest.mark.once
+def test_the_loss_is_that_of_what_the_model_gives_and_of_the_labels():
+    data = photo_data()
+    shares = [
+        PictureSet(each.arrays()[0], np.eye(2)[each.labels], 32, 16)
+        for each in (data.train, data.validation, data.test)
+    ]
+    image = keras.Input((32, 32, 3))
+    hidden = keras.layers.GlobalAveragePooling2D()(image)
+    logits = keras.layers.Dense(2)(hidden)
+    found = []
+    for outputs in (logits, keras.layers.Softmax()(logits)):
+        for pictures in (data, PictureData(data.class_names, *shares)):
+            model = keras.Model(image, outputs)
+            model.set_weights([np.array([[0.01, 0.0], [0.0, 0.02], [0.03, 0.0]]), np.zeros(2)])
+            history = fit_classifier(model, pictures, keras.optimizers.SGD(0.0), epochs=1, verbose=0).history
+            found.append((history["val_loss"][0], history["val_accuracy"][0]))
+            assert history["val_accuracy"][0] == pytest.approx(training.top1(model, pictures.validation))
+    np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-5)
+
+
+@pytest.mark.once
+def test_a_backup_of_other_pictures_is_refused(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    def train(data):
+        image = keras.Input((None, None, 3))
+        outputs = keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling2D()(image))
+        fit_classifier(keras.Model(image, outputs), data, keras.optimizers.SGD(0.1), 2, backup_dir=tmp_path)
+
+    monkeypatch.setattr(keras.Model, "fit", stop)
+    data = photo_data()
+    pictures, labels = data.train.arrays()
+    with pytest.raises(KeyboardInterrupt):
+        train(data)
+    darker = PictureSet(pictures // 2, labels, 32, 16, shuffle=True)
+    with pytest.raises(ValueError, match="backups of another pictures: give another `backup_dir`"):
+        train(dataclasses.replace(data, train=darker))
+    smaller = PictureSet(pictures[:, ::2, ::2], labels, 16, 16, shuffle=True)
+    with pytest.raises(ValueError, match="backups of another pictures, size"):
+        train(dataclasses.replace(data, train=smaller))
 
 
 def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_mnv4.data import as_rgb
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -33,10 +35,10 @@ class Preprocessing:
     std: tuple[float, float, float] = (128.0, 128.0, 128.0)
 
     def prepare(self, picture):
-        """A PIL picture as bytes `(size, size, 3)`, resized with antialiased bicubic interpolation and cropped."""
+        """A PIL picture as bytes `(size, size, 3)`: upright, resized by antialiased bicubic interpolation, cropped."""
         if self.size is None:
             raise ValueError("`prepare` needs a `size` in pixels: `Preprocessing(size=224)`. Received: size=None")
-        picture = picture.convert("RGB")
+        picture = as_rgb(picture)
         factor = int(self.size / self.crop) / min(picture.size)
         width, height = (max(self.size, round(factor * side)) for side in picture.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2

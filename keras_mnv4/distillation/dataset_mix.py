@@ -91,7 +91,8 @@ class DatasetMix(keras.utils.PyDataset):
         threads: that prepare a batch's pictures, and those of the next two batches.
 
     Raises:
-        ValueError: if there is no source, or another number of ratios, or one that is not positive.
+        ValueError: if there is no source, another number of ratios, or one that is not positive; or if a label is not
+            one of the classes.
 
     Example:
 
@@ -116,6 +117,12 @@ class DatasetMix(keras.utils.PyDataset):
             raise ValueError(
                 "`size`, `batch_size` and `epoch_size` must be 1 or more. Received: "
                 f"size={size}, batch_size={batch_size}, epoch_size={self.epoch_size}"
+            )
+        labels = [label for source in self.sources if source.labels is not None for label in source.labels]
+        if classes is not None and labels and not 0 <= min(labels) <= max(labels) < classes:
+            raise ValueError(
+                f"`classes` must be above all labels of the sources, which must be 0 or more. Received: {classes}, and "
+                f"labels from {min(labels)} to {max(labels)}"
             )
         self.classes = classes
         self.seed = seed

@@ -16,8 +16,10 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
+from keras_mnv4.export.verify import check_kernels
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
+from keras_mnv4.export.verify import check_precision
 from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
@@ -188,12 +190,9 @@ def _check_arguments(model, target, labels):
     if chosen.is_integer != is_quantized(model):
         need = "a model from `keras_mnv4.qat.quantize_model`" if chosen.is_integer else "a float model"
         raise ValueError(f"Target `{target}` needs {need}. Received: {model.name}")
-    mixed = next((layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"), None)
-    if mixed is not None:
-        raise ValueError(
-            f"`{mixed.name}` of model `{model.name}` computes in {mixed.compute_dtype}: build the model in float32 and "
-            "give it these weights (`set_weights`), then export that."
-        )
+    check_precision(model)
+    if chosen.is_integer:
+        check_kernels(model)
     is_labelled = chosen.has_labels or (chosen.takes_labels and labels is not None)
     if is_labelled and (0 if labels is None else len(labels)) != model.output_shape[-1]:
         raise ValueError(

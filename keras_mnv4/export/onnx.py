@@ -16,6 +16,7 @@ from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
+from keras_mnv4.export.verify import check_precision
 from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare
 from keras_mnv4.export.verify import is_quantized
@@ -74,6 +75,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     counts = [len(getattr(model, side, "1")) for side in ("inputs", "outputs")]  # of a subclassed model nobody knows
     if counts != [1, 1]:
         raise ValueError("`model` must have one input and one output. Received: one of {} and {}".format(*counts))
+    check_precision(model)
     check_writable(path, overwrite)
     if samples is None:
         height, width, channels = (side or 64 for side in model.input_shape[1:])

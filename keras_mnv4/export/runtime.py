@@ -41,8 +41,9 @@ class LiteRTModel:
         """Runs the file on each input, one at a time.
 
         Args:
-            inputs: array `(count, height, width, channels)`. Of an integer type: bytes of pictures, 0 to 255. Of a
-                float type: values as the network sees them, which the file's input scale rounds.
+            inputs: array `(count, height, width, channels)`. Of an integer type: bytes of pictures, 0 to 255, for a
+                network that was trained with its scaling of bytes inside. Of a float type: values as the network sees
+                them behind that, which the file's input scale rounds.
 
         Returns:
             float32 array `(count, ...)` of what the outputs stand for.

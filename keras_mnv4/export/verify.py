@@ -33,6 +33,27 @@ def is_quantized(model):
     return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
 
 
+def check_precision(model):
+    """Raises if a layer of `model` computes in another precision than float32."""
+    mixed = next((layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"), None)
+    if mixed is not None:
+        raise ValueError(
+            f"`{mixed.name}` of model `{model.name}` computes in {mixed.compute_dtype}: build the model in float32 and "
+            "give it these weights (`set_weights`), then export that."
+        )
+
+
+def check_kernels(model):
+    """Raises if a kernel of `model` stays in float, which TFLite's converter would round by itself."""
+    for layer in model._flatten_layers():
+        has_kernel = getattr(getattr(layer, "layer", layer), "kernel", None) is not None
+        if has_kernel and getattr(layer, "kernel_quantizer", layer) is None:
+            raise ValueError(
+                f"The policy leaves the kernel of `{layer.path}` in float, and files of integers hold none: give the "
+                "rule `weights`."
+            )
+
+
 def check_roundings(model):
     """Raises if `model` rounds as no file of integers can: inputs, to many bits, maps by channel or to powers."""
     layers = model._flatten_layers()

@@ -54,8 +54,9 @@ class BatchNorm(QuantizableLayer, QuantNorm):
     def _scale_and_offset(self):
         if self.how is not None:
             return self.scale_and_offset()
-        weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        gamma, beta, mean, variance = (ops.cast(weight, "float32") for weight in weights)
+        mean, variance = (ops.cast(each, "float32") for each in (self.moving_mean, self.moving_variance))
+        gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones_like(mean)
+        beta = ops.cast(self.beta, "float32") if self.center else ops.zeros_like(mean)
         factor = gamma / ops.sqrt(variance + self.epsilon)
         return factor, beta - mean * factor
 

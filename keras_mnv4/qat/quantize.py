@@ -31,6 +31,9 @@ INPUT = "input"  # the path under which policies know the picture as it enters t
 # Stock layers that hand on values which are on the integer grid already.
 GRID_KEEPING = (
     layers.Dropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
     layers.SpatialDropout2D,
     layers.Flatten,
     layers.Reshape,
@@ -47,7 +50,6 @@ GRID_KEEPING = (
 GRID_LEAVING = (
     *ARITHMETIC,
     *RELUS,
-    layers.Average,
     layers.BatchNormalization,
     layers.Concatenate,
     layers.GlobalAveragePooling2D,
@@ -101,6 +103,8 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations") or isinstance(model, keras.Sequential):
         raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
+    if any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers()):
+        raise ValueError(f"`model` is quantised already: give the float model that `{model.name}` was made of.")
     if isinstance(model.input, list) and len(model.input) == 1:  # of `keras.applications` with an `input_tensor`
         model = keras.Model(model.input[0], model.output, name=model.name)
     twin = _Quantization(get_policy(policy)).apply(model)
@@ -174,7 +178,7 @@ class _Quantization:
                 config["offset"] = _offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
-        elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)):
+        elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)) or _is_across(layer):
             self.refuse(layer)
         return type(layer).from_config(config)
 
@@ -187,6 +191,7 @@ class _Quantization:
             way_out = "Build that model with `input_tensor`, so that its layers become layers of this one"
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         kind = type(layer).__name__ + (f" with activation {activation}" if activation != "linear" else "")
+        kind += f" of {layer.groups} groups" if getattr(layer, "groups", 1) != 1 else ""
         raise ValueError(
             f"Layer `{layer.name}` ({kind}) cannot be quantised. {way_out}, or leave it in float: put "
             f"`Rule({layer.name!r})` first in the policy."
@@ -290,6 +295,14 @@ def _is_pool_of_one_pixel(layer, *inputs):
 def _is_plain(layer):
     """An activation layer that is relu, or nothing at all."""
     return isinstance(layer, layers.Activation) and layer.activation in FUSED_ACTIVATIONS
+
+
+def _is_across(layer):
+    """Whether a layer is a softmax along another axis than the last, which no integer operator computes."""
+    if not isinstance(layer, layers.Softmax):
+        return False
+    rank = len(layer._inbound_nodes[0].input_tensors[0].shape)
+    return layer.axis not in (-1, rank - 1)
 
 
 def _is_input(tensor):

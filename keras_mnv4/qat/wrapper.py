@@ -35,7 +35,8 @@ def wrappable_parts(layer):
     """Names of the parts that a `QuantizeWrapper` of `layer` would have; None if it cannot be wrapped."""
     activation = getattr(layer, "activation", activations.linear)
     is_fused = activation in FUSED_ACTIVATIONS
-    if type(layer) not in WRAPPABLE or not (is_fused or activation in ACTIVATION_PARTS):
+    is_grouped = getattr(layer, "groups", 1) != 1  # which no operator of the exporters' computes
+    if type(layer) not in WRAPPABLE or is_grouped or not (is_fused or activation in ACTIVATION_PARTS):
         return None
     itself = () if isinstance(layer, layers.Activation) and not is_fused else (ITSELF,)
     return (*itself, *ACTIVATION_PARTS.get(activation, ()))

@@ -1,3 +1,5 @@
+import io
+
 import keras
 import numpy as np
 import pytest
@@ -62,6 +64,22 @@ def test_photos_are_resized_and_cropped_as_timm_does(size, crop, resized):
     np.testing.assert_array_equal(prepared[0, :, 0], ramp[0, left : left + size])  # nothing to resize: only cropped
     grey = Preprocessing(size=size, crop=crop).prepare(Image.new("L", (301, 977), 77))
     assert (grey == 77).all()
+
+
+@pytest.mark.once
+def test_photos_are_prepared_upright_and_of_one_byte():
+    from PIL import Image
+
+    halves = Image.fromarray(np.repeat(np.array([[255, 0]], "uint8"), 32, 0).repeat(16, 1))
+    exif = halves.getexif()
+    exif[0x0112] = 6  # the camera was turned: left is up
+    file = io.BytesIO()
+    halves.save(file, "JPEG", exif=exif)
+    prepared = Preprocessing(size=32).prepare(Image.open(file))
+    assert prepared[:12].min() > 200
+    assert prepared[20:].max() < 50
+    deep = Image.fromarray(np.full((32, 32), 128 * 256, "uint16"))
+    assert (Preprocessing(size=32).prepare(deep) == 128).all()
 
 
 @pytest.mark.once

@@ -193,3 +193,6 @@ def test_sources_that_hold_nothing_are_named():
         Source([])
     with pytest.raises(ValueError, match="`labels` must be 3"):
         Source(numbered(3), [0, 1])
+    for labels in ([0, 3, 1], [0, -1, 1]):
+        with pytest.raises(ValueError, match=rf"3, and labels from {min(labels)} to {max(labels)}"):
+            DatasetMix([Source(numbered(3), labels)], 8, classes=3)

@@ -273,6 +273,13 @@ def test_half_precision_is_refused(tmp_path):
             export.to_litert(each, tmp_path / "m.tflite", target="float")
 
 
+def test_a_kernel_that_stays_in_float_is_refused(tmp_path):
+    rules = (qat.Rule("block_1/expand", outputs=qat.MovingAverageQuantizer(8)), *qat.get_policy("w8a8").rules)
+    quantized = qat.quantize_model(tiny(), qat.Policy(rules))
+    with pytest.raises(ValueError, match=r"leaves the kernel of `.*block_1.*` in float"):
+        export.to_litert(quantized, tmp_path / "m.tflite")
+
+
 def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     model = tiny()
     model.layers[-1].set_weights([np.full_like(each, np.nan) for each in model.layers[-1].get_weights()])

@@ -74,6 +74,19 @@ def test_wrong_outputs_leave_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("policy", [None, "w8a8"])
+def test_half_precision_is_refused(policy, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny_network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = model if policy is None else qat.quantize_model(model, policy)
+    with pytest.raises(ValueError, match="computes in bfloat16: build the model in float32"):
+        export.to_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def quantized_network(photos, policy="w8a8", **arguments):
     """A tiny network, calibrated; its normalisations turn the sign of some channels."""
     model = randomize_statistics(tiny_network(**arguments))

@@ -13,6 +13,7 @@ from keras import layers
 from keras_mnv4 import qat
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers import MobileMQA
+from keras_mnv4.layers.batch_norm import BatchNorm
 
 
 def pictures(count=8, size=32):
@@ -115,6 +116,22 @@ def test_inputs_in_a_list_are_quantised_once():
     inputs = keras.Input((8, 8, 3))
     quantized = qat.quantize_model(keras.Model(inputs, layers.Add(name="sum")([inputs, inputs])))
     assert len([layer for layer in quantized.layers if isinstance(layer, qat.FakeQuantize)]) == 2
+
+
+@pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"scale": False, "center": False}])
+def test_normalisations_without_scale_or_center(options):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, BatchNorm(**options)(inputs))
+    pictures = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype("float32")
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, pictures)
+    np.testing.assert_allclose(quantized(pictures), model(pictures), atol=0.02)
+
+
+def test_a_twin_is_not_quantised_again():
+    quantized = qat.quantize_model(tiny())
+    with pytest.raises(ValueError, match="is quantised already: give the float model"):
+        qat.quantize_model(quantized, "w4a8")
 
 
 def test_a_shared_relu_takes_no_name_that_another_layer_has():

@@ -25,7 +25,8 @@ def convolutions(x):
     x = layers.Activation("relu")(norm(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)))
     x = layers.ReLU(6.0)(norm(layers.SeparableConv2D(4, 3, padding="same", use_bias=False)(x)))
     x = layers.DepthwiseConv2D(3, activation="relu6")(layers.ZeroPadding2D(2)(x))
-    return layers.ReLU()(norm(layers.SpatialDropout2D(0.1)(x)))  # no convolution right before it
+    x = layers.GaussianNoise(0.1)(layers.Identity()(layers.SpatialDropout2D(0.1)(x)))
+    return layers.ReLU()(norm(layers.GaussianDropout(0.1)(x)))  # no convolution right before it
 
 
 def dense(x):
@@ -229,6 +230,9 @@ def test_policies_know_stock_layers_and_their_activations_by_name():
         (lambda x: layers.LSTM(4, name="alien")(layers.Reshape((64, 3))(x)), "LSTM"),
         (lambda x: layers.MultiHeadAttention(1, 4, name="alien")(x, x), "MultiHeadAttention"),
         (lambda x: layers.UnitNormalization(name="alien")(x), "UnitNormalization"),
+        (lambda x: layers.Average(name="alien")([x, x]), "Average"),
+        (lambda x: layers.Softmax(axis=1, name="alien")(x), "Softmax"),
+        (lambda x: layers.Conv2D(6, 3, groups=3, name="alien")(x), "Conv2D of 3 groups"),
         (lambda x: layers.Conv2D(4, 3, activation="tanh", name="alien")(x), "Conv2D with activation tanh"),
         (
             lambda x: layers.SeparableConv2D(4, 3, activation="elu", name="alien")(x),
