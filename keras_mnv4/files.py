@@ -76,7 +76,7 @@ def check_plan(path, plan, contents, argument="directory"):
         write_json(path, plan)
         return
     there = json.loads(path.read_text())
-    odd = sorted(key for key in plan if there.get(key) != plan[key])
+    odd = sorted(key for key in plan if there.get(key) != plan[key]) or sorted(there.keys() - plan.keys())
     if odd:
         raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `{argument}`.")
 

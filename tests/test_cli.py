@@ -131,6 +131,8 @@ def test_limits_of_a_search_are_read(capsys):
     ("arguments", "message"),
     [
         (("--limit", "flops=1e6"), "flops"),
+        (("--limit", "macs=0"), "numbers above 0"),
+        (("--limit", "macs=1e6", "--limit", "macs=2e6"), "once for each measure"),
         (("--size", 16), "32 pixels at least"),
         (("--weight-bits", 9), "w9a8"),
         (("--weight-bits", 9, "--space", "two-stage"), "w9a8"),

@@ -189,7 +189,7 @@ def search(arguments):
     from keras_mnv4 import training
     from keras_mnv4 import tuner
 
-    limits = dict(map(_limit, arguments.limit))
+    limits = _limits(arguments.limit)
     bits = tuple(arguments.weight_bits)
     how = {"limits": limits, "epochs": arguments.epochs}
     shape = (arguments.size, arguments.size, 3)
@@ -304,6 +304,14 @@ def _profile(arguments):
         model = qat.quantize_model(model, arguments.policy)
     shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
     return costs.profile(model, shape)
+
+
+def _limits(texts):
+    """Limits by measure."""
+    limits = dict(map(_limit, texts))
+    if len(limits) < len(texts):
+        raise ValueError(f"`--limit` must be given once for each measure. Received: {', '.join(texts)}")
+    return limits
 
 
 def _limit(text):

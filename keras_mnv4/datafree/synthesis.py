@@ -104,7 +104,8 @@ def synthesize(
             makes poor ones far from the size that it was trained on.
         steps: painting steps for each picture, for `default_stages`.
         stages: tuple of `Stage`s instead of those; the last has a `pool` of 1.
-        canvas: height and width of the pictures; None for what goes with the stages.
+        canvas: height and width of the pictures; None for what goes with the default stages, or, with `stages`, for the
+            last one's window, which then is the whole picture.
         objective: an `Objective`.
         noise: what pictures begin as: `"white"`, of which little is left in the end; or `"natural"`, with the spectrum
             of photographs. At a lower `learning_rate`, such as 0.1, much of that stays: pictures of a class differ
@@ -175,8 +176,19 @@ class _Maker:
             raise ValueError(
                 f"`rounds` must be at most the number of pictures. Received: rounds={rounds}, num_images={num_images}"
             )
+        colours = _colours_of(self.teacher)
+        if self.preprocess is None and colours not in (3, None):
+            raise ValueError(
+                f"`teacher` takes pictures of {colours} channels, and those that are made have 3: give a `preprocess` "
+                "that makes the former from the latter."
+            )
         if stages is None:
             stages, default = default_stages(size or _side_of(self.teacher), steps)
+        elif not stages or size is not None:
+            raise ValueError(
+                "`stages` must be one at least, and say the `size` by themselves. Received: "
+                f"stages={stages}, size={size}"
+            )
         else:
             default = stages[-1].window
         if stages[-1].pool != 1:  # what is written is what the teacher saw last
@@ -300,6 +312,11 @@ def _check_names(names, count):
 
 def _batch_path(directory, turn, start):
     return directory / BATCHES / f"{turn:02d}_{start:06d}.npz"
+
+
+def _colours_of(teacher):
+    """Channels of the pictures that a teacher takes."""
+    return teacher.input_shape[1 if keras.config.image_data_format() == "channels_first" else -1]
 
 
 def _side_of(teacher):

@@ -1,5 +1,6 @@
 """`CostModel`: what candidates of a search space cost, looked up; and limits on it."""
 
+import contextlib
 import math
 
 from keras_mnv4.cost import TableProfiler
@@ -17,6 +18,9 @@ MEASURES = {
 def measure_of(measure):
     """The function of a `Profile` that a name stands for; a function itself."""
     return measure if callable(measure) else MEASURES[measure]
+
+
+STARTS = 10  # random candidates to bring within limits, where chance finds none that is
 
 
 def check_measures(measures, argument):
@@ -37,7 +41,7 @@ class CostModel:
         classes: classes of the classifier.
 
     Raises:
-        ValueError: if a measure is not known.
+        ValueError: if a measure is not known, or a limit not above 0.
 
     Example:
 
@@ -49,6 +53,8 @@ class CostModel:
         self.space = space
         self.limits = dict(limits or {})
         check_measures(self.limits, "limits")
+        if not all(0 < most < math.inf for most in self.limits.values()):
+            raise ValueError(f"`limits` must be numbers above 0. Received: {self.limits}")
         self._profilers = {
             bits: TableProfiler(input_shape, classes, None if bits is None else f"w{bits}a8")
             for bits in (space.weight_bits or (None,))
@@ -95,7 +101,7 @@ class CostModel:
         return self.excess(candidate) <= 0.0
 
     def sample(self, random, tries=1000):
-        """A random candidate within the limits.
+        """A random candidate within the limits: the first of many that is, or else one that is brought within them.
 
         Raises:
             ValueError: if none was found; the message says how close the nearest came.
@@ -107,6 +113,9 @@ class CostModel:
             if excess <= 0.0:
                 return candidate
             nearest = min(nearest, excess)
+        for _ in range(STARTS):
+            with contextlib.suppress(ValueError):
+                return self.bring_within(self.space.sample(random))
         raise ValueError(
             f"None of {tries} random candidates is within {self.limits}; the nearest is {nearest:.0%} beyond. Raise "
             "the limits, or choose a space of smaller networks."

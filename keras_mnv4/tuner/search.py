@@ -1,7 +1,10 @@
 """`search`, `two_stage_search` and `gradient_search`: from a space and pictures to networks, in one call."""
 
+import contextlib
 import json
+import numbers
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +15,9 @@ from keras_mnv4.files import check_plan
 from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
 from keras_mnv4.recipes import adamw
+from keras_mnv4.recipes import epochs_in
 from keras_mnv4.tuner.costs import CostModel
+from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.spaces import fine_space
 from keras_mnv4.tuner.strategies import DARTS
 from keras_mnv4.tuner.strategies import SPOS
@@ -23,6 +28,7 @@ from keras_mnv4.tuner.supernet import SuperNet
 
 OBJECTIVES = ("val_accuracy", "val_loss")
 GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
+BACKUP = "backup"  # folder of what a killed search goes on from
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
@@ -92,6 +98,7 @@ def search(
 
     if objective not in OBJECTIVES:
         raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)}. Received: {objective!r}")
+    check_measures(measures, "measures")
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
@@ -99,8 +106,9 @@ def search(
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     oracle = EvolutionOracle(costs, objective, population=population, generations=generations, seed=seed)
     what = {"strategy": "spos", "limits": limits or {}, "objective": objective}
-    _check_plan(directory, space, data, **what, **how, **fit)
-    supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
+    with _taken_back_on_failure(directory):
+        _check_plan(directory, space, data, **what, **how, **fit)
+        supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
     )
@@ -194,39 +202,58 @@ def gradient_search(
     how = {"seed": seed, "augmentation": augmentation, "teacher": teacher, **kwargs}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
-    _check_plan(directory, space, data, **what, **how, **fit)
     path = directory / "candidate.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    pictures, labels = data.train.arrays()
-    halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
-    batch = min(data.train.batch_size, min(map(len, halves)))
-    batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
-    if strategy == "proxylessnas":
-        how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "limit", **how}
-    if limits:
-        how = {"costs": costs, "target": next(iter(limits.items())), **how}
-    keras.utils.set_random_seed(seed)
-    supernet = SuperNet(space, shape, len(data.class_names))
-    searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
-    own = searching.default_optimizer()
-    if architecture_learning_rate is not None:
-        own.learning_rate = architecture_learning_rate
-    _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
+    with _taken_back_on_failure(directory):
+        _check_plan(directory, space, data, **what, **how, **fit)
+        if path.exists():
+            return json.loads(path.read_text())
+        pictures, labels = data.train.arrays()
+        halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+        batch = min(data.train.batch_size, min(map(len, halves)))
+        batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
+        if strategy == "proxylessnas":
+            how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "limit", **how}
+        if limits:
+            how = {"costs": costs, "target": next(iter(limits.items())), **how}
+        keras.utils.set_random_seed(seed)
+        supernet = SuperNet(space, shape, len(data.class_names))
+        searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
+        own = searching.default_optimizer()
+        if architecture_learning_rate is not None:
+            own.learning_rate = architecture_learning_rate
+        _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)
+    shutil.rmtree(directory / BACKUP, ignore_errors=True)
     return found
 
 
-def _check_plan(directory, space, data, **how):
+@contextlib.contextmanager
+def _taken_back_on_failure(directory):
+    """Takes back a new plan of what fails before an epoch is done, so that a call without the mistake can follow."""
+    plan = directory / "plan.json"
+    is_new = not plan.exists()
+    try:
+        yield
+    except Exception:
+        if is_new and not epochs_in(directory / BACKUP / "latest"):
+            plan.unlink(missing_ok=True)
+        raise
+
+
+def _check_plan(directory, space, data, teacher, **how):
     """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
-    _check_teacher(how["teacher"], data)
+    _check_teacher(teacher, data)
     directory.mkdir(parents=True, exist_ok=True)
     plan = {
         "space": json.loads(space.to_json()),
         "size": data.train.size,
         "class_names": list(data.class_names),
-        "pictures": [data.train.num_pictures, fingerprint(data.train.arrays(FINGERPRINT_PICTURES))],
+        "pictures": [
+            [each.num_pictures, fingerprint(each.arrays(FINGERPRINT_PICTURES))]
+            for each in (data.train, data.validation)
+        ],
+        "teacher": _known_again_by(teacher, data.train.size),
         **_as_json(how),
     }
     check_plan(directory / "plan.json", plan, "a search")
@@ -242,6 +269,14 @@ def _check_teacher(teacher, data):
         raise ValueError(f"`teacher` must say the probabilities of {classes} classes. Of a picture it says: {said}")
 
 
+def _known_again_by(teacher, size):
+    """What a plan says of a teacher: its weights; of a function, what it says of one picture."""
+    if teacher is None or isinstance(teacher, keras.Model):
+        return _as_json(teacher)
+    ramp = np.linspace(0, 255, size * size * 3, dtype="float32").reshape(1, size, size, 3)
+    return np.round(ops.convert_to_numpy(teacher(ops.convert_to_tensor(ramp))), 3).tolist()
+
+
 def _as_json(value):
     """What a plan says of an argument."""
     if isinstance(value, dict):
@@ -250,6 +285,8 @@ def _as_json(value):
         return [_as_json(each) for each in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, (numbers.Number, np.generic, np.ndarray)):
+        return np.asarray(value).tolist()
     if isinstance(value, keras.Model):
         return [list(value.input_shape), fingerprint(weight.numpy() for weight in value.weights)]
     if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
@@ -268,6 +305,7 @@ def _trained_supernet(costs, data, directory, how, **fit):
     _fit(strategy, data.train, directory, **fit)
     with atomic_file(path) as temporary:
         supernet.save(temporary)
+    shutil.rmtree(directory / BACKUP, ignore_errors=True)
     return supernet
 
 
@@ -275,5 +313,7 @@ def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose, 
     """Trains a supernet, and goes on from the last epoch of the process before."""
     optimizer = adamw(learning_rate, epochs * len(batches), WARMUP_SHARE)
     strategy.compile(optimizer, loss=loss, metrics=["accuracy"], architecture_optimizer=architecture_optimizer)
-    backup = keras.callbacks.BackupAndRestore(directory / "backup" / "latest", double_checkpoint=True)
+    backup = keras.callbacks.BackupAndRestore(  # not deleted before what was trained is in a file
+        directory / BACKUP / "latest", double_checkpoint=True, delete_checkpoint=False
+    )
     strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])

@@ -232,6 +232,26 @@ class TestCanvas:
         assert not (tmp_path / "made").exists()
 
     @pytest.mark.once
+    @pytest.mark.parametrize("how", [{"stages": ()}, {"size": 64}])
+    def test_stages_say_the_size(self, how, tmp_path):
+        with pytest.raises(ValueError, match="`stages` must be one at least, and say the `size`"):
+            make(tmp_path / "made", **{"stages": STAGES[1:], **how})
+        assert not (tmp_path / "made").exists()
+
+    @pytest.mark.once
+    def test_a_teacher_of_grey_pictures_wants_them_made_grey(self, tmp_path):
+        inputs = keras.Input((SIZE, SIZE, 1))
+        maps = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+        teacher = keras.Model(inputs, layers.Dense(4, "softmax")(layers.GlobalAveragePooling2D()(maps)))
+        how = {"num_images": 4, "rounds": 1, "stages": STAGES[1:], "teacher": teacher}
+        with pytest.raises(ValueError, match=r"takes pictures of 1 channels.*give a `preprocess`"):
+            make(tmp_path / "made", **how)
+        assert not (tmp_path / "made").exists()
+        assert (
+            len(make(tmp_path / "made", preprocess=lambda pictures: ops.mean(pictures, -1, keepdims=True), **how)) == 4
+        )
+
+    @pytest.mark.once
     @pytest.mark.parametrize("stage", [{"steps": 0}, {"window": 0}, {"pool": 0}])
     def test_stages_of_nothing_are_refused(self, stage):
         with pytest.raises(ValueError, match=f"Received: .*{next(iter(stage))}=0"):

@@ -4,7 +4,9 @@ import dataclasses
 import json
 
 import keras
+import numpy as np
 import pytest
+from keras import ops
 
 from keras_mnv4 import data
 from keras_mnv4 import tuner
@@ -72,6 +74,54 @@ def test_a_search_with_a_teacher_goes_on_where_it_was(digits, tmp_path):
         with pytest.raises(ValueError, match=r"probabilities of 10 classes. Of a picture it says: \(1, 3\)"):
             find(tuner.tiny_space(), digits, tmp_path / "others", limits={"macs": 7e5}, teacher=small_classifier(3))
     assert not (tmp_path / "others").exists()
+
+
+def test_a_call_that_is_refused_leaves_the_folder_to_the_next_one(digits, tmp_path):
+    how = {"epochs": 1, "population": 2, "generations": 1, "verbose": 0}
+    for wrong, message in (
+        ({"uniform_in": "mac"}, "`uniform_in` must be of"),
+        ({"measures": ("latency",)}, "`measures` must be of"),
+        ({"loss": "no_such_loss"}, "no_such_loss"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tuner.search(tuner.tiny_space(), digits, tmp_path / "spos", **how, **wrong)
+    assert len(tuner.search(tuner.tiny_space(), digits, tmp_path / "spos", **how).results()) == 2
+    how = {"epochs": 1, "verbose": 0, "limits": {"macs": np.int64(700_000)}}
+    with pytest.raises(ValueError, match="form"):
+        tuner.gradient_search(tuner.tiny_space(), digits, tmp_path / "gates", "proxylessnas", form="multiply", **how)
+    found = tuner.gradient_search(tuner.tiny_space(), digits, tmp_path / "gates", "proxylessnas", form="mul", **how)
+    assert (
+        tuner.gradient_search(tuner.tiny_space(), digits, tmp_path / "gates", "proxylessnas", form="mul", **how)
+        == found
+    )
+    assert not (tmp_path / "gates" / "backup").exists()
+    others = dataclasses.replace(digits, validation=digits.test)
+    for pictures, changes, other in (
+        (digits, {}, "form"),
+        (digits, {"form": "mul", "limits": {"macs": np.int64(600_000)}}, "limits"),
+        (others, {"form": "mul"}, "pictures"),
+    ):
+        with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
+            tuner.gradient_search(
+                tuner.tiny_space(), pictures, tmp_path / "gates", "proxylessnas", **{**how, **changes}
+            )
+
+
+def test_teachers_that_are_functions_are_known_by_what_they_say(digits, tmp_path):
+    how = {"epochs": 1, "verbose": 0, "limits": {"macs": 7e5}}
+
+    def says(share):
+        def teacher(pictures):
+            first = ops.one_hot(ops.zeros(ops.shape(pictures)[:1], "int32"), 10)
+            return share * first + (1 - share) / 10
+
+        return teacher
+
+    sharp, soft = says(0.9), says(0.5)
+    found = tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, teacher=sharp, **how)
+    assert tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, teacher=sharp, **how) == found
+    with pytest.raises(ValueError, match="a search of another teacher"):
+        tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, teacher=soft, **how)
 
 
 def test_candidates_are_compared_by_the_loss_if_that_is_the_objective(digits, tmp_path):

@@ -202,6 +202,8 @@ def test_limits():
         assert limited.allows(sampled)
         assert limited.cost(sampled, "macs") <= limit
     assert limited.excess(candidate(filters=16, block_2="MQA", block_1_expand=4)) > 0
+    tight = tuner.CostModel(EXAMPLE, {"macs": min(prices)}, (32, 32, 3), 5)
+    assert all(tight.allows(tight.sample(random, tries=1)) for _ in range(10))
     with pytest.raises(ValueError, match="None of 1000 random candidates"):
         tuner.CostModel(EXAMPLE, {"macs": 1000}, (32, 32, 3), 5).sample(random)
     for _ in range(10):
@@ -223,3 +225,10 @@ def test_the_first_stage_leads_to_the_second():
     assert start == [3] * sum(isinstance(row, UIB) for row in found.blocks)
     rebuilt = fine.architecture_of(fine.sample(np.random.default_rng(0)))
     assert dataclasses.replace(rebuilt, blocks=()) == dataclasses.replace(found, blocks=())
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("most", [0, -5, float("nan"), float("inf")])
+def test_limits_that_make_no_sense_are_refused(most):
+    with pytest.raises(ValueError, match="`limits` must be numbers above 0"):
+        tuner.CostModel(EXAMPLE, {"macs": most})

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
+TRIES = 100  # for a path within the limits, before one is brought within them
 BINS = 10  # ranges of cost that are drawn with the same chance
 
 
@@ -26,6 +28,9 @@ class SPOS(Strategy):
         seed: seed of the list and of what is drawn from it.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
+    Raises:
+        ValueError: if a measure is not known, or no network within the limits.
+
     Example:
 
     >>> strategy = SPOS(supernet, CostModel(space, {"macs": 30e6}, classes=10))
@@ -34,9 +39,11 @@ class SPOS(Strategy):
     """
 
     def __init__(self, supernet, costs, paths=1024, uniform_in=None, seed=0, **kwargs):
+        if uniform_in is not None:
+            check_measures((uniform_in,), "uniform_in")
         super().__init__(supernet, seed, **kwargs)
         random = np.random.default_rng(seed)
-        candidates = [costs.sample(random) for _ in range(paths)]
+        candidates = [costs.sample(random, TRIES) for _ in range(paths)]
         chances = np.ones(paths)
         if uniform_in is not None:
             prices = np.array([costs.cost(candidate, uniform_in) for candidate in candidates])
