@@ -30,6 +30,7 @@ from rich.table import Table
 
 from keras_mnv4 import data
 from keras_mnv4 import distillation
+from keras_mnv4 import files
 from keras_mnv4 import recipes
 from keras_mnv4 import training
 from keras_mnv4.applications import EfficientNetLite0
@@ -142,7 +143,7 @@ class Experiment:
             distiller = distillation.Distiller(student)
             distiller.compile(self.optimizer())
             distiller.optimizer.build(distiller.trainable_variables)
-            seen = recipes.epochs_in(backup_dir) * steps
+            seen = files.epochs_in(backup_dir) * steps
             pictures = store.tf_data(self.arguments.batch_size, seed=seed).repeat().skip(seen)
             backup = keras.callbacks.BackupAndRestore(backup_dir, double_checkpoint=True)
             how = {"verbose": 2, "callbacks": [backup], "steps_per_epoch": steps, "shuffle": False}

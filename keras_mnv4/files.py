@@ -81,6 +81,18 @@ def check_plan(path, plan, contents, argument="directory"):
         raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `{argument}`.")
 
 
+def epochs_in(folder):
+    """The number of epochs that a backup of `keras.callbacks.BackupAndRestore` was made after; 0 if there is none.
+
+    Example:
+
+    >>> epochs_in("backup/latest")
+    0
+    """
+    file = pathlib.Path(folder) / "training_metadata.json"
+    return json.loads(file.read_text())["epoch"] if file.exists() else 0
+
+
 def fingerprint(arrays):
     """A hash of NumPy arrays, by which weights or pictures are known again.
 

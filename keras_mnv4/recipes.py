@@ -1,7 +1,6 @@
 """Recipes: how networks of papers were trained, as data with a `fit`."""
 
 import dataclasses
-import json
 import math
 import pathlib
 
@@ -14,6 +13,7 @@ from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
 from keras_mnv4.distillation.classifier_view import ends_in_softmax
 from keras_mnv4.files import check_plan
+from keras_mnv4.files import epochs_in
 from keras_mnv4.files import fingerprint
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
@@ -442,12 +442,6 @@ def _turn_to(pictures, epoch):
     pictures.restart(pictures.seed)
     for _ in range(epoch):
         pictures.on_epoch_end()
-
-
-def epochs_in(folder):
-    """The number of epochs that a backup of `BackupAndRestore` was made after."""
-    file = folder / "training_metadata.json"
-    return json.loads(file.read_text())["epoch"] if file.exists() else 0
 
 
 def _training_plan(model, data, epochs):

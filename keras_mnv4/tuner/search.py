@@ -12,10 +12,10 @@ from keras import ops
 
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
+from keras_mnv4.files import epochs_in
 from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
 from keras_mnv4.recipes import adamw
-from keras_mnv4.recipes import epochs_in
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.spaces import fine_space
