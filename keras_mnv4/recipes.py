@@ -11,7 +11,7 @@ from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
-from keras_mnv4.distillation.classifier_view import ends_in_softmax
+from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import epochs_in
 from keras_mnv4.files import fingerprint
@@ -408,7 +408,7 @@ def fit_classifier(
     >>> fit_classifier(model, data, keras.optimizers.Adam(1e-3), epochs=10)
     """
     trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
-    trained.compile(optimizer, loss or _cross_entropy(model, data.train.labels), metrics=["accuracy"])
+    trained.compile(optimizer, loss or cross_entropy_of(model, data.train.labels), metrics=["accuracy"])
     # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)
     callbacks = []
@@ -429,12 +429,6 @@ def fit_classifier(
     if backup_dir is not None:
         (backup / "plan.json").unlink()
     return history
-
-
-def _cross_entropy(model, labels):
-    """The loss for what a classifier gives and how pictures are labelled."""
-    kind = keras.losses.SparseCategoricalCrossentropy if labels.ndim == 1 else keras.losses.CategoricalCrossentropy
-    return kind(from_logits=bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False)
 
 
 def _turn_to(pictures, epoch):

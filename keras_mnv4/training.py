@@ -14,6 +14,7 @@ from keras_mnv4.data import PictureSet
 from keras_mnv4.data import read_picture
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.distillation.classifier_view import Probabilities
+from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.recipes import adamw
 from keras_mnv4.recipes import fit_classifier
@@ -83,7 +84,7 @@ def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto"
     classifier = next(layer for layer in reversed(model.layers) if layer.weights)
     body = keras.Model(model.input, classifier.input)
     head = keras.Model(classifier.input, model.output)
-    head.compile(keras.optimizers.AdamW(HEAD_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    head.compile(keras.optimizers.AdamW(HEAD_RATE), cross_entropy_of(model, data.train.labels), metrics=["accuracy"])
     shown = _outputs(body, data.validation)
     history = head.fit(*_outputs(body, data.train), validation_data=shown, epochs=HEAD_EPOCHS, verbose=0)
     if not epochs:

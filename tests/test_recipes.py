@@ -290,3 +290,16 @@ def test_a_network_learns_by_adamw():
 def test_recipes_of_adamw_must_make_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
         AdamWRecipe(**arguments)
+
+
+@pytest.mark.once
+def test_a_head_of_logits_is_tuned_as_one_of_probabilities():
+    data = photo_data()
+    found = []
+    for activation in (None, "softmax"):
+        keras.utils.set_random_seed(0)
+        image = keras.Input((32, 32, 3))
+        outputs = keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(image))
+        model = keras.Model(image, outputs)
+        found.append(training.fine_tune(model, data, epochs=0).history["loss"])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)

@@ -148,6 +148,12 @@ def ends_in_softmax(model):
     return {keras.activations.softmax: True, keras.activations.linear: False}.get(activation)
 
 
+def cross_entropy_of(model, labels):
+    """The loss for what a classifier gives, and for how pictures are labelled: class indices or probabilities."""
+    kind = keras.losses.SparseCategoricalCrossentropy if labels.ndim == 1 else keras.losses.CategoricalCrossentropy
+    return kind(from_logits=bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False)
+
+
 def _before_softmax(model):
     """A tensor of a Functional model that ends in a softmax, and the function from it to the logits; or two Nones."""
     operation = _last_operation(model)

@@ -23,11 +23,11 @@ from keras_mnv4.export.verify import check_precision
 from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare_parts
 from keras_mnv4.export.verify import float_layers
-from keras_mnv4.export.verify import is_quantized
 from keras_mnv4.export.zero_factors import without_zero_factors
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.affine import ColorRescaling
+from keras_mnv4.qat.fake_quantize import is_quantized
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,10 @@ from keras_mnv4.export.verify import check_parts
 from keras_mnv4.export.verify import check_precision
 from keras_mnv4.export.verify import check_roundings
 from keras_mnv4.export.verify import compare
-from keras_mnv4.export.verify import is_quantized
 from keras_mnv4.export.verify import layer_path
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
+from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.grid import Grid
 
 OPSET = 18

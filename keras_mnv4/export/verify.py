@@ -28,11 +28,6 @@ class ExportError(RuntimeError):
     """An export that failed its verification; no file was left behind."""
 
 
-def is_quantized(model):
-    """Whether `model` is fake-quantised."""
-    return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
-
-
 def check_precision(model):
     """Raises if a layer of `model` computes in another precision than float32."""
     mixed = next((layer for layer in model._flatten_layers() if layer.compute_dtype != "float32"), None)

@@ -124,6 +124,11 @@ class FakeQuantize(keras.layers.Layer):
         return cls(**config)
 
 
+def is_quantized(model):
+    """Whether `model` is fake-quantised."""
+    return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
+
+
 def kernel_quantizers(layers):
     """The `FakeQuantize` layers that round kernels, of a model's flat list of `layers`."""
     return [layer.kernel_quantizer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]

@@ -11,6 +11,7 @@ from keras import layers
 from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.calibration import calibrate
 from keras_mnv4.qat.fake_quantize import FakeQuantize
+from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.fusion import is_relu
@@ -103,7 +104,7 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations") or isinstance(model, keras.Sequential):
         raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
-    if any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers()):
+    if is_quantized(model):
         raise ValueError(f"`model` is quantised already: give the float model that `{model.name}` was made of.")
     if isinstance(model.input, list) and len(model.input) == 1:  # of `keras.applications` with an `input_tensor`
         model = keras.Model(model.input[0], model.output, name=model.name)
