@@ -133,6 +133,7 @@ def test_limits_of_a_search_are_read(capsys):
         (("--limit", "flops=1e6"), "flops"),
         (("--limit", "macs=0"), "numbers above 0"),
         (("--limit", "macs=1e6", "--limit", "macs=2e6"), "once for each measure"),
+        (("--limit", "macs=10"), "Raise the limits"),
         (("--size", 16), "32 pixels at least"),
         (("--weight-bits", 9), "w9a8"),
         (("--weight-bits", 9, "--space", "two-stage"), "w9a8"),
@@ -146,10 +147,27 @@ def test_a_search_is_checked_before_pictures_are_made(arguments, message, tmp_pa
 
 
 @pytest.mark.once
+def test_a_search_checks_its_data_before_pictures_are_made(photo_folder, tmp_path, capsys):
+    teacher, out = _save_teacher(tmp_path / "teacher.keras", classes=5), tmp_path / "search"
+    assert mnv4("search", "--teacher", teacher, "--data", photo_folder, "--size", 32, "--out", out) == 1
+    assert "was trained for 5 classes" in capsys.readouterr().err
+    assert mnv4("search", "--teacher", teacher, "--data", tmp_path / "missing", "--out", out) == 1
+    assert "missing" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.once
+def test_pictures_of_a_search_are_made_from_a_teacher_only(tmp_path, capsys):
+    assert mnv4("search", "--pictures", 20, "--batch-size", 20, "--steps", 2000, "--out", tmp_path / "search") == 1
+    assert "without it: `--pictures`, `--batch-size`" in capsys.readouterr().err
+
+
+@pytest.mark.once
 def test_what_a_search_found_is_trained_with_backups(photo_folder, tmp_path, monkeypatch):
     out, backups = tmp_path / "search", []
 
-    def search(space, data, directory, strategy, **_):
+    def search(space, data, directory, strategy, *, seed, **_):
+        assert seed == 3
         directory.mkdir()
         return space.largest
 
@@ -161,7 +179,7 @@ def test_what_a_search_found_is_trained_with_backups(photo_folder, tmp_path, mon
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(training, "quantize", train)
     monkeypatch.setattr(commands, "_report_and_save", lambda *_: commands.Outcome("", {}))
-    how = ("--space", "tiny", "--strategy", "darts", "--weight-bits", 4, 8)
+    how = ("--space", "tiny", "--strategy", "darts", "--weight-bits", 4, 8, "--seed", 3)
     assert mnv4("search", "--data", photo_folder, *how, "--out", out) == 0
     assert backups == [out / "backup" / "float", out / "backup" / "quantized"]
 

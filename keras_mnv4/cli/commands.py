@@ -23,6 +23,7 @@ SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
 LEAST_SIZE = 32  # pixels, of a network that is trained
 PRICES = "energy45"
+PAINTING = {"teacher_size": None, "pictures": 500, "rounds": 10, "steps": 2000, "batch_size": 50}  # as without options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +185,8 @@ def synthesize(arguments):
 
 
 def search(arguments):
+    import numpy as np
+
     from keras_mnv4 import applications
     from keras_mnv4 import files
     from keras_mnv4 import training
@@ -191,8 +194,9 @@ def search(arguments):
 
     limits = _limits(arguments.limit)
     bits = tuple(arguments.weight_bits)
-    how = {"limits": limits, "epochs": arguments.epochs}
+    how = {"limits": limits, "epochs": arguments.epochs, "seed": arguments.seed}
     shape = (arguments.size, arguments.size, 3)
+    _check_painting(arguments)
     if arguments.size < LEAST_SIZE:
         raise ValueError(f"`--size` must be {LEAST_SIZE} pixels at least. Received: {arguments.size}")
     flip = arguments.data is not None
@@ -200,18 +204,21 @@ def search(arguments):
     if is_two_stage and arguments.strategy != "spos":
         raise ValueError("Two stages are searched with `--strategy spos`.")
     space = tuner.coarse_space() if is_two_stage else getattr(tuner, SPACES[arguments.space])(bits)
-    # Before pictures are made, for its checks: that there are such measures and bits.
+    # Before pictures are made, for their checks: that there are such measures and bits, and networks within the limits.
     tuner.CostModel(dataclasses.replace(space, weight_bits=bits), limits, shape)
-    if arguments.teacher is None:
-        data = searched = _load_data(arguments, arguments.size)
-    else:
+    tuner.CostModel(space, limits, shape).sample(np.random.default_rng(arguments.seed))
+    data = _load_data(arguments, arguments.size) if flip or arguments.teacher is None else None
+    searched = data
+    if arguments.teacher is not None:
+        if data is not None:
+            _check_classes(_load_model(arguments.teacher), arguments.teacher, data)
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
         how |= {
             "augmentation": training.small_changes(flip),
             "teacher": _teacher_of_size(arguments.teacher, made.size, shape),
         }
-        data = searched if arguments.data is None else _load_data(arguments, arguments.size)
+        data = data or searched
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)
         if is_two_stage:
@@ -304,6 +311,14 @@ def _profile(arguments):
         model = qat.quantize_model(model, arguments.policy)
     shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
     return costs.profile(model, shape)
+
+
+def _check_painting(arguments):
+    """Raises if pictures are to be painted in some way, and there is no model to paint them from."""
+    given = [name for name, usual in PAINTING.items() if getattr(arguments, name) != usual]
+    if given and arguments.teacher is None:
+        options = ", ".join(f"`--{name.replace('_', '-')}`" for name in given)
+        raise ValueError(f"Pictures are made from a model only, which `--teacher` names. Received without it: {options}")
 
 
 def _limits(texts):

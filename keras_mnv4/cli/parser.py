@@ -141,11 +141,13 @@ def make_parser():
         help="a .keras file: search on pictures made from it, and ask it about them, without data",
     )
     _add_synthesis(added, "--teacher-size")
+    added.add_argument("--seed", type=int, default=0, help="of pictures, weights and candidates")
 
     added = _add(add, commands.synthesize, "make pictures from a pretrained model alone")
     added.add_argument("model", help="a .keras file of a classifier with batch normalisations")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("synthetic"))
     _add_synthesis(added, "--size")
+    added.add_argument("--seed", type=int, default=0, help="of the pictures")
 
     added = _add(add, commands.demo, "the whole job: train, quantise, export, verify")
     _add_data(added)
@@ -218,6 +220,7 @@ def _add_model(added):
 
 
 def _add_synthesis(added, size):
+    added.set_defaults(**commands.PAINTING)
     added.add_argument(
         size,
         dest="teacher_size",
@@ -225,10 +228,7 @@ def _add_synthesis(added, size):
         type=_above_0,
         help="height and width that the model is shown (its own)",
     )
-    added.add_argument("--pictures", type=_above_0, default=500, help="how many are made from the model")
-    added.add_argument(
-        "--rounds", type=_above_0, default=10, help="how often each class is painted, and labels calibrated"
-    )
-    added.add_argument("--steps", type=_above_0, default=2000, help="of painting each picture")
-    added.add_argument("--batch-size", type=_above_0, default=50, help="pictures painted together")
-    added.add_argument("--seed", type=int, default=0, help="of what is made")
+    added.add_argument("--pictures", type=_above_0, help="how many are made from the model (500)")
+    added.add_argument("--rounds", type=_above_0, help="how often each class is painted, and labels calibrated (10)")
+    added.add_argument("--steps", type=_above_0, help="of painting each picture (2000)")
+    added.add_argument("--batch-size", type=_above_0, help="pictures painted together (50)")
