@@ -206,7 +206,8 @@ def search(arguments):
     space = tuner.coarse_space() if is_two_stage else getattr(tuner, SPACES[arguments.space])(bits)
     # Before pictures are made, for their checks: that there are such measures and bits, and networks within the limits.
     tuner.CostModel(dataclasses.replace(space, weight_bits=bits), limits, shape)
-    tuner.CostModel(space, limits, shape).sample(np.random.default_rng(arguments.seed))
+    cost_bits = max(bits, default=None) if is_two_stage else None
+    tuner.CostModel(space, limits, shape, bits=cost_bits).sample(np.random.default_rng(arguments.seed))
     data = _load_data(arguments, arguments.size) if flip or arguments.teacher is None else None
     searched = data
     if arguments.teacher is not None:

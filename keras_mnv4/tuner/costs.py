@@ -39,9 +39,11 @@ class CostModel:
             `"weight_bytes"`, `"ace"`, `"ace_v2"`, `"energy"`, or functions of a `keras_mnv4.cost.Profile`.
         input_shape: `(height, width, channels)`; None for that of the space.
         classes: classes of the classifier.
+        bits: those of the kernels of all blocks, where the space has none to choose, as if the network were quantised
+            to them and its activations to 8; None for what it costs in float.
 
     Raises:
-        ValueError: if a measure is not known, or a limit not above 0.
+        ValueError: if a measure is not known, a limit is not above 0, or `bits` are given for a space that has its own.
 
     Example:
 
@@ -49,22 +51,26 @@ class CostModel:
     >>> costs.allows(space.sample(np.random.default_rng(0)))
     """
 
-    def __init__(self, space, limits=None, input_shape=None, classes=1000):
+    def __init__(self, space, limits=None, input_shape=None, classes=1000, bits=None):
+        if bits is not None and space.weight_bits:
+            raise ValueError(f"`bits` are for spaces without `weight_bits`. Received: {bits}, and {space.weight_bits}")
         self.space = space
+        self.bits = bits
         self.limits = dict(limits or {})
         check_measures(self.limits, "limits")
         if not all(0 < most < math.inf for most in self.limits.values()):
             raise ValueError(f"`limits` must be numbers above 0. Received: {self.limits}")
         self._profilers = {
-            bits: TableProfiler(input_shape, classes, None if bits is None else f"w{bits}a8")
-            for bits in (space.weight_bits or (None,))
+            width: TableProfiler(input_shape, classes, None if width is None else f"w{width}a8")
+            for width in (space.weight_bits or (bits,))
         }
         # What no candidate's bits touch has 8.
         self._base = self._profilers.get(None) or TableProfiler(input_shape, classes, "w8a8")
 
     def profile(self, candidate):
         """The `keras_mnv4.cost.Profile` of a candidate."""
-        profilers = {block: self._profilers[bits] for block, bits in self.space.bits_of(candidate).items()}
+        bits = self.space.bits_of(candidate, self.bits)
+        profilers = {block: self._profilers[width] for block, width in bits.items()}
         return self._base.profile(self.space.architecture_of(candidate), of_blocks=profilers)
 
     def cost(self, candidate, measure):

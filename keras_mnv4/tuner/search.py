@@ -46,6 +46,7 @@ def search(
     population=50,
     generations=20,
     measures=("macs", "parameters"),
+    cost_bits=None,
     augmentation=(),
     teacher=None,
     loss=None,
@@ -70,6 +71,7 @@ def search(
         population: candidates of a generation.
         generations: number of generations.
         measures: further measures to note of each candidate.
+        cost_bits: bits that kernels are priced at, where the space has none to choose, as `bits` of `CostModel`.
         augmentation: Keras layers that change pictures in training.
         teacher: what is asked for the labels of every batch, as it was changed, instead of those of the training set:
             a built Keras classifier of the same classes that takes bytes, or a function from pictures to probabilities.
@@ -101,11 +103,11 @@ def search(
     check_measures(measures, "measures")
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
-    costs = CostModel(space, limits, shape, len(data.class_names))
+    costs = CostModel(space, limits, shape, len(data.class_names), cost_bits)
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
     fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
     oracle = EvolutionOracle(costs, objective, population=population, generations=generations, seed=seed)
-    what = {"strategy": "spos", "limits": limits or {}, "objective": objective}
+    what = {"strategy": "spos", "limits": limits or {}, "cost_bits": cost_bits, "objective": objective}
     with _taken_back_on_failure(directory):
         _check_plan(directory, space, data, **what, **how, **fit)
         supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
@@ -129,7 +131,8 @@ def two_stage_search(space, data, directory, weight_bits=(), **kwargs):
         space: the space of the first stage, such as `coarse_space()`. That of the second is `fine_space` of its best.
         data: as for `search`.
         directory: folder for both stages, `coarse` and `fine` in it.
-        weight_bits: bits to choose from in the second stage, as for `SearchSpace`.
+        weight_bits: bits to choose from in the second stage, as for `SearchSpace`. The first stage, which trains in
+            float, prices its networks with the most of these, so that those of the second are within the limits.
         **kwargs: others of `search`, for each stage.
 
     Returns:
@@ -141,7 +144,7 @@ def two_stage_search(space, data, directory, weight_bits=(), **kwargs):
     >>> found.best_architecture()
     """
     directory = pathlib.Path(directory)
-    coarse = search(space, data, directory / "coarse", **kwargs)
+    coarse = search(space, data, directory / "coarse", cost_bits=max(weight_bits, default=None), **kwargs)
     return search(fine_space(coarse.best_architecture(), weight_bits), data, directory / "fine", **kwargs)
 
 

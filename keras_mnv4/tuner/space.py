@@ -204,9 +204,15 @@ class SearchSpace:
         rows = tuple(row for _, row in self.chosen(candidate))
         return dataclasses.replace(self.architecture, blocks=rows)
 
-    def bits_of(self, candidate):
-        """The bits of the kernels of a candidate's blocks, a dictionary from the block's name in its network."""
-        return {name: bits for name, _, bits in self._blocks(candidate) if self.weight_bits}
+    def bits_of(self, candidate, default=None):
+        """The bits of the kernels of a candidate's blocks, a dictionary from the block's name in its network.
+
+        Args:
+            candidate: one of this space.
+            default: bits of all blocks where the space has none to choose; None for an empty dictionary then.
+        """
+        bits = {name: bits if self.weight_bits else default for name, _, bits in self._blocks(candidate)}
+        return {name: each for name, each in bits.items() if each is not None}
 
     def policy_of(self, candidate):
         """The `keras_mnv4.qat.Policy` of a candidate: None if the space has no bits to choose."""

@@ -158,9 +158,14 @@ def test_crops_draw_their_seeds_anew_in_each_process(digits, tmp_path):
 
 
 def test_two_stages_in_one_call(digits, tmp_path):
-    how = {"epochs": 1, "population": 3, "generations": 1, "verbose": 0}
+    in_8_bits = tuner.CostModel(COARSE, None, (32, 32, 3), 10, bits=8).cost(COARSE.largest, "weight_bytes")
+    limits = {"weight_bytes": in_8_bits}  # which no network meets in float
+    with pytest.raises(ValueError, match="Raise the limits"):
+        tuner.CostModel(COARSE, limits, (32, 32, 3), 10).sample(np.random.default_rng(0))
+    how = {"epochs": 1, "population": 3, "generations": 1, "limits": limits, "verbose": 0}
     found = tuner.two_stage_search(COARSE, digits, tmp_path, weight_bits=(4, 8), **how)
     plan = json.loads((tmp_path / "coarse" / "plan.json").read_text())
+    assert plan["cost_bits"] == 8
     assert tuner.SearchSpace.from_json(json.dumps(plan["space"])) == COARSE
     fine = found.space
     assert {f"block_1/{part}" for part in ("start", "middle", "weight_bits")} <= fine.decisions.keys()

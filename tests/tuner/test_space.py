@@ -175,6 +175,17 @@ def test_candidates_cost_what_their_models_do(seed):
     assert found.layers == cost.profile(quantized).layers
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_networks_of_a_space_without_bits_are_priced_as_if_quantised(bits):
+    space, mixed = dataclasses.replace(EXAMPLE, weight_bits=()), dataclasses.replace(EXAMPLE, weight_bits=(4, 8))
+    sampled = space.sample(np.random.default_rng(0))
+    uniform = sampled | {name: bits for name in mixed.decisions if name not in space.decisions}
+    found = tuner.CostModel(space, None, (32, 32, 3), 5, bits).profile(sampled)
+    assert found.layers == tuner.CostModel(mixed, None, (32, 32, 3), 5).profile(uniform).layers
+    with pytest.raises(ValueError, match="without `weight_bits`"):
+        tuner.CostModel(mixed, bits=8)
+
+
 def test_bits_go_to_the_blocks_that_are_there():
     sampled = candidate(block_1_weight_bits=8, block_2_weight_bits=8, block_3_weight_bits=4)
     assert EXAMPLE.bits_of(sampled) == {"block_1": 8, "block_2": 4}
