@@ -319,7 +319,9 @@ def _check_painting(arguments):
     given = [name for name, usual in PAINTING.items() if getattr(arguments, name) != usual]
     if given and arguments.teacher is None:
         options = ", ".join(f"`--{name.replace('_', '-')}`" for name in given)
-        raise ValueError(f"Pictures are made from a model only, which `--teacher` names. Received without it: {options}")
+        raise ValueError(
+            f"Pictures are made from a model only, which `--teacher` names. Received without it: {options}"
+        )
 
 
 def _limits(texts):
