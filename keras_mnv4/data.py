@@ -76,6 +76,12 @@ class PictureSet(keras.utils.PyDataset):
         self._order = np.arange(len(self.labels))
         self.on_epoch_end()
 
+    def turn_to(self, epoch):
+        """Gives the pictures the order that they have in an epoch, from 0, by the seed."""
+        self.restart(self.seed)
+        for _ in range(epoch):
+            self.on_epoch_end()
+
     def arrays(self, limit=None):
         """The first `limit` pictures as uint8, spread over the set, and their labels; all of them by default."""
         count = self.num_pictures if limit is None else min(limit, self.num_pictures)

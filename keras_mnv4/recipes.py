@@ -417,7 +417,7 @@ def fit_classifier(
         backup.mkdir(parents=True, exist_ok=True)
         check_plan(backup / "plan.json", _training_plan(model, data, epochs), "backups", "backup_dir")
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
-        _turn_to(data.train, epochs_in(backup / "latest"))
+        data.train.turn_to(epochs_in(backup / "latest"))
     history = trained.fit(
         data.train,
         validation_data=data.validation,
@@ -429,13 +429,6 @@ def fit_classifier(
     if backup_dir is not None:
         (backup / "plan.json").unlink()
     return history
-
-
-def _turn_to(pictures, epoch):
-    """Gives a training set the order that it has in an epoch by its seed."""
-    pictures.restart(pictures.seed)
-    for _ in range(epoch):
-        pictures.on_epoch_end()
 
 
 def _training_plan(model, data, epochs):

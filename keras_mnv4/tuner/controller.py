@@ -4,6 +4,10 @@ import math
 
 import numpy as np
 
+# Of TuNAS's code.
+WARMUP = 0.25  # share of the steps without learning
+MOMENTUM = 0.95  # of the baseline
+
 
 def softmax(logits):
     """Probabilities of logits, an array."""
@@ -35,19 +39,17 @@ def log_probability_gradient(space, logits, candidate):
     return gradient
 
 
-def learning_rate_at(step, steps, learning_rate, warmup=0.25):
-    """The learning rate of a step: 0 at first, then rising from `learning_rate` to its tenfold.
+def rising_rate(progress, learning_rate, warmup=WARMUP):
+    """The learning rate behind a warm-up, which rises from `learning_rate` to its tenfold.
 
     Source: the code of TuNAS (arXiv 2008.06120).
 
     Args:
-        step: the step, from 0 on.
-        steps: their number.
+        progress: share of the steps that are done, a number or a tensor, from `warmup` to 1.
         learning_rate: what it begins with.
-        warmup: share of steps without learning.
+        warmup: share of the steps without learning.
     """
-    progress = step / steps
-    return 0.0 if progress < warmup else learning_rate * 10.0 ** ((progress - warmup) / (1.0 - warmup))
+    return learning_rate * 10.0 ** ((progress - warmup) / (1.0 - warmup))
 
 
 class Adam:
@@ -94,7 +96,7 @@ class Controller:
         momentum: of the baseline, a running mean of rewards; it begins with the first.
     """
 
-    def __init__(self, space, steps, learning_rate, warmup=0.25, momentum=0.95):
+    def __init__(self, space, steps, learning_rate, warmup=WARMUP, momentum=MOMENTUM):
         sizes = {name: len(values) for name, values in space.decisions.items()}
         self.space, self.steps = space, steps
         self.learning_rate, self.warmup, self.momentum = learning_rate, warmup, momentum
@@ -122,13 +124,14 @@ class Controller:
 
         Candidates may come back later than they were drawn: the gradient is that of now.
         """
-        self.baseline = reward if self.baseline is None else self.baseline
+        before = reward if self.baseline is None else self.baseline
+        self.baseline = self.momentum * before + (1.0 - self.momentum) * reward
         advantage = reward - self.baseline
         gradient = log_probability_gradient(self.space, self.logits, candidate)
         descent = {name: -advantage * each for name, each in gradient.items()}
-        rate = learning_rate_at(self.optimizer.steps, self.steps, self.learning_rate, self.warmup)
+        progress = self.optimizer.steps / self.steps
+        rate = 0.0 if progress < self.warmup else rising_rate(progress, self.learning_rate, self.warmup)
         self.logits = self.optimizer.step(self.logits, descent, rate)
-        self.baseline = self.momentum * self.baseline + (1.0 - self.momentum) * reward
 
     def get_state(self):
         """All that was learned, as JSON can hold it."""

@@ -52,16 +52,19 @@ class CostGoal(keras.layers.Layer):
             raise ValueError(f"`costs` and `target` belong together. Received: {costs=}, {target=}")
         return None if costs is None else cls(costs, target, form, **numbers)
 
-    def count_in(self, loss, chances):
+    def count_in(self, loss, chances, is_due=True):
         """The loss, for its sake.
 
         Args:
             loss: a scalar tensor.
             chances: with which each value of each decision is taken, as `Gates.split` gives them.
+            is_due: whether the chances move in this step, a boolean tensor. The price waits for them: else it would
+                rise all the while that they cannot follow.
         """
         ratio = self.table.expect(chances) / self.target
         if self.form == "limit":
             price = ops.maximum(self.price + self.price_rate * ops.stop_gradient(ratio - 1.0), 0.0)
+            price = ops.where(is_due, price, self.price)
             self.price.assign(price)
             return loss + price * (ratio - 1.0)
         if self.form == "add":

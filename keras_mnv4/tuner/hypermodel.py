@@ -1,9 +1,11 @@
 """`UIBHyperModel`: a search space for Keras Tuner's own tuners."""
 
+import keras
 import keras_tuner
 import numpy as np
 
 from keras_mnv4.applications.network import build_network
+from keras_mnv4.distillation.classifier_view import ends_in_softmax
 from keras_mnv4.qat import quantize_model
 from keras_mnv4.tuner.costs import CostModel
 
@@ -56,4 +58,5 @@ class UIBHyperModel(keras_tuner.HyperModel):
 
 
 def _compile(model):
-    model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=ends_in_softmax(model) is False)
+    model.compile("adamw", loss, metrics=["accuracy"])

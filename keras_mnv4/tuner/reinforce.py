@@ -1,10 +1,12 @@
 """`ReinforceOracle`: TuNAS's controller as an oracle for Keras Tuner."""
 
+from keras_mnv4.tuner.controller import MOMENTUM
+from keras_mnv4.tuner.controller import WARMUP
 from keras_mnv4.tuner.controller import Controller
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import CandidateOracle
-from keras_mnv4.tuner.reward import check_form
+from keras_mnv4.tuner.reward import check_reward
 from keras_mnv4.tuner.reward import reward_of
 
 TRIES = 500  # before a search for a candidate within the limits ends
@@ -57,18 +59,16 @@ class ReinforceOracle(CandidateOracle):
         reward="absolute",
         penalty=-0.1,
         learning_rate=0.02,
-        warmup=0.25,
-        momentum=0.95,
+        warmup=WARMUP,
+        momentum=MOMENTUM,
         seed=None,
         **kwargs,
     ):
         targets = dict(targets or {})
         check_measures(targets, "targets")
-        check_form(reward)
+        check_reward(reward, penalty)
         if not 0 <= warmup < 1:
             raise ValueError(f"`warmup` must be a share of the trials, below 1. Received: {warmup}")
-        if penalty > 0:
-            raise ValueError(f"`penalty` must not be above 0, or costs would be rewarded. Received: {penalty}")
         super().__init__(costs, objective, max_trials, seed, **kwargs)
         if self.objective.direction != "max":
             raise ValueError(f"`objective` must be one that is to be large. Received: {self.objective}")

@@ -25,10 +25,12 @@ def reward_of(quality, ratios, penalty=-0.1, form="absolute"):
     return REWARDS[form](quality, ratios, penalty)
 
 
-def check_form(form):
-    """Raises a ValueError unless there is such a form of the reward."""
+def check_reward(form, penalty):
+    """Raises a ValueError unless there is such a form of the reward, and costs count against it."""
     if form not in REWARDS:
         raise ValueError(f"`reward` must be one of {tuple(REWARDS)}. Received: {form!r}")
+    if penalty > 0:
+        raise ValueError(f"`penalty` must not be above 0, or costs would be rewarded. Received: {penalty}")
 
 
 def _least_one(ratio):

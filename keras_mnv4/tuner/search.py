@@ -75,8 +75,8 @@ def search(
         augmentation: Keras layers that change pictures in training.
         teacher: what is asked for the labels of every batch, as it was changed, instead of those of the training set:
             a built Keras classifier of the same classes that takes bytes, or a function from pictures to probabilities.
-        loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or, with a
-            teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
+        loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or with the
+            probabilities that are the labels, or, with a teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
         objective: by what candidates are compared: `"val_accuracy"`, or `"val_loss"`, the cross-entropy with the labels
             of the validation set, which tells candidates apart where nearly all of it is right.
@@ -105,7 +105,7 @@ def search(
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names), cost_bits)
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
-    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    fit = {"loss": _loss_for(data, teacher, loss), "epochs": epochs, "learning_rate": learning_rate}
     oracle = EvolutionOracle(costs, objective, population=population, generations=generations, seed=seed)
     what = {"strategy": "spos", "limits": limits or {}, "cost_bits": cost_bits, "objective": objective}
     with _taken_back_on_failure(directory):
@@ -203,7 +203,7 @@ def gradient_search(
     costs = CostModel(space, limits, shape, len(data.class_names))
     costs.bring_within(space.largest)  # raises before any training where no network is within the limits
     how = {"seed": seed, "augmentation": augmentation, "teacher": teacher, **kwargs}
-    fit = {"loss": loss, "epochs": epochs, "learning_rate": learning_rate}
+    fit = {"loss": _loss_for(data, teacher, loss), "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
     path = directory / "candidate.json"
     with _taken_back_on_failure(directory):
@@ -213,7 +213,7 @@ def gradient_search(
         pictures, labels = data.train.arrays()
         halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
         batch = min(data.train.batch_size, min(map(len, halves)))
-        batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch)
+        batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch, seed=seed)
         if strategy == "proxylessnas":
             how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "limit", **how}
         if limits:
@@ -297,6 +297,12 @@ def _as_json(value):
     return getattr(value, "__name__", type(value).__name__)
 
 
+def _loss_for(data, teacher, loss):
+    """The loss that was asked for; where none was, and labels are probabilities, that of these."""
+    is_soft = loss is None and teacher is None and data.train.labels.ndim > 1
+    return keras.losses.CategoricalCrossentropy() if is_soft else loss
+
+
 def _trained_supernet(costs, data, directory, how, **fit):
     """The supernet of a search; `how` are arguments of `SPOS`."""
     path = directory / "supernet.keras"
@@ -319,4 +325,11 @@ def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose, 
     backup = keras.callbacks.BackupAndRestore(  # not deleted before what was trained is in a file
         directory / BACKUP / "latest", double_checkpoint=True, delete_checkpoint=False
     )
-    strategy.fit(batches, epochs=epochs, verbose=2 if verbose == "auto" else verbose, callbacks=[backup])
+    batches.turn_to(epochs_in(directory / BACKUP / "latest"))
+    strategy.fit(
+        batches,
+        epochs=epochs,
+        shuffle=not batches.shuffle,  # which then have orders of their own
+        verbose=2 if verbose == "auto" else verbose,
+        callbacks=[backup],
+    )

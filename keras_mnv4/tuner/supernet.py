@@ -152,6 +152,11 @@ class SuperNet(keras.Model):
         _copy_weights(self.predictions, network.get_layer("predictions"))
         return network
 
+    @property
+    def gives_logits(self):
+        """Whether its outputs are logits, and not probabilities."""
+        return keras.activations.get(self.arguments["classifier_activation"]) is keras.activations.linear
+
     def recalibrate(self, candidate, data, batch_size=BATCH):
         """Chooses a candidate, and takes the statistics of its batch normalisations anew.
 
@@ -212,7 +217,7 @@ class SuperNet(keras.Model):
         if not pairs:
             raise ValueError("`validation_data` must hold a batch at least.")
         labels, outputs = (np.concatenate(each) for each in zip(*pairs, strict=True))
-        if self.arguments["classifier_activation"] is None:
+        if self.gives_logits:
             outputs = ops.convert_to_numpy(ops.softmax(outputs))
         shares = np.eye(outputs.shape[-1])[labels.astype(int).reshape(-1)] if labels.size == len(outputs) else labels
         return {

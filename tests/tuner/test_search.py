@@ -157,6 +157,26 @@ def test_crops_draw_their_seeds_anew_in_each_process(digits, tmp_path):
         assert len(tuner.search(tuner.tiny_space(), digits, tmp_path, augmentation=crops, **how).results()) == 2
 
 
+def test_searches_of_one_seed_are_the_same_whatever_was_done_with_the_pictures(digits, tmp_path):
+    how = {"epochs": 2, "population": 4, "generations": 1, "verbose": 0}
+    first, again = (tuner.search(tuner.tiny_space(), digits, tmp_path / name, **how).results() for name in "ab")
+    assert [each["loss"] for each in again] == pytest.approx([each["loss"] for each in first], rel=1e-4)
+
+
+def test_labels_that_are_probabilities_have_their_loss(digits, tmp_path):
+    sure = {
+        name: data.PictureSet(each.arrays()[0], np.eye(10)[each.labels], 32, each.batch_size, each.shuffle)
+        for name, each in (("train", digits.train), ("validation", digits.validation), ("test", digits.test))
+    }
+    soft = data.PictureData(digits.class_names, **sure)
+    how = {"epochs": 1, "population": 4, "generations": 1, "verbose": 0}
+    of_classes, of_shares = (
+        tuner.search(tuner.tiny_space(), pictures, tmp_path / name, **how).results()
+        for name, pictures in (("classes", digits), ("shares", soft))
+    )
+    assert [each["loss"] for each in of_shares] == pytest.approx([each["loss"] for each in of_classes], rel=1e-4)
+
+
 def test_two_stages_in_one_call(digits, tmp_path):
     in_8_bits = tuner.CostModel(COARSE, None, (32, 32, 3), 10, bits=8).cost(COARSE.largest, "weight_bytes")
     limits = {"weight_bytes": in_8_bits}  # which no network meets in float

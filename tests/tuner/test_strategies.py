@@ -41,6 +41,8 @@ class PlantedNetwork(keras.Model):
     What it takes for pictures are numbers between 0 and 1. Class 0 is likely where the number is below the accuracy.
     """
 
+    gives_logits = False
+
     def __init__(self):
         super().__init__()
         self.space = planted.SPACE
@@ -97,6 +99,8 @@ def test_the_planted_best_is_found(name, planted_network):
 
 class Curved(keras.Model):
     """A small smooth network in place of a supernet."""
+
+    gives_logits = False
 
     def __init__(self, space=TINY):
         super().__init__()
@@ -449,6 +453,48 @@ def test_goals_by_hand():
             assert float(CostGoal(costs, ("macs", target), form).count_in(1.5, parts)) == pytest.approx(value, rel=1e-5)
 
 
+def test_the_price_of_a_limit_waits_until_the_logits_move():
+    """The cost is beyond the limit throughout: of twelve steps, five of warm-up, those of the logits are 8 and 11."""
+    costs = tuner.CostModel(TINY, classes=2)
+    how = {"warmup_steps": 5, "every": 3, "form": "limit", "costs": costs, "target": ("macs", 1e4)}
+    strategy = tuner.ProxylessNAS(Curved(), price_rate=0.5, **how)
+    strategy.compile("sgd", architecture_optimizer=keras.optimizers.SGD(0.0))
+    prices = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: prices.append(float(strategy.goal.price)))
+    pictures, labels = (each[:4] for each in curved_data(0))
+    strategy.fit([pictures, pictures], [labels, labels], batch_size=4, epochs=12, verbose=0, callbacks=[note])
+    assert [step for step in range(1, 12) if prices[step] > prices[step - 1]] == [7, 10]
+    assert prices[6] == 0.0
+
+
+def test_networks_that_give_logits_are_trained_as_such():
+    """The same network, with the same weights and pictures: its loss is that of its softmax."""
+    pictures, labels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)), np.array([0, 1, 1, 0])
+    soft = np.eye(2, dtype="float32")[labels]
+    for teacher in (None, lambda shown: ops.convert_to_tensor(soft)):
+        losses = []
+        for activation in ("softmax", None):
+            keras.utils.set_random_seed(0)
+            supernet = tuner.SuperNet(TINY, classes=2, classifier_activation=activation)
+            strategy = tuner.SPOS(supernet, tuner.CostModel(TINY, classes=2), teacher=teacher)
+            strategy.compile("sgd")
+            losses.append(strategy.evaluate(pictures, labels, batch_size=4, verbose=0))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", [{"penalty": 0.1}, {"total_steps": 0}, {"batch_size": 0}])
+def test_bad_arguments_of_tunas(how):
+    with pytest.raises(ValueError, match=next(iter(how))):
+        tuner.TuNAS(Curved(), **{"total_steps": 10, **how})
+
+
+@pytest.mark.once
+def test_the_rate_of_tunas_is_proportional_to_the_batch():
+    optimizers = [tuner.TuNAS(Curved(), 100, batch_size=batch).default_optimizer() for batch in (256, 64)]
+    assert [float(each._learning_rate(100)) for each in optimizers] == pytest.approx([3e-3, 7.5e-4])
+
+
 @pytest.mark.parametrize("name", ["darts", "proxyless"])
 def test_costs_stay_within_their_limit(name):
     """Those of the space are from 0.8 to 2.4e5, at first 1.5e5 in the mean: one limit binds, the other does not."""
@@ -495,7 +541,13 @@ def test_batches_of_two_kinds():
     assert len({number for (x, _), _ in seen for number in x}) == 9
     before = batches[0][0][0].tolist()
     batches.on_epoch_end()
-    assert batches[0][0][0].tolist() != before
+    second_epoch = batches[0][0][0].tolist()
+    assert second_epoch != before
+    batches.turn_to(0)
+    assert batches[0][0][0].tolist() == before
+    batches.turn_to(1)
+    assert batches[0][0][0].tolist() == second_epoch
+    assert tuner.search_batches(first, second, 3, seed=1)[0][0][0].tolist() != before
     with pytest.raises(ValueError, match="number of pictures"):
         tuner.search_batches(first, second, batch_size=5)
     strategy = tuner.DARTS(Curved())

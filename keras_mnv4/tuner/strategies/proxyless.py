@@ -28,7 +28,7 @@ class ProxylessNAS(Strategy):
             loss plus `weight * (cost / target - 1)`; or `"limit"`, this package's, the loss plus `price * (cost /
             target - 1)`, of a price that is 0 as long as cost is within the target, and rises while it is not.
         scale, exponent, weight: of these.
-        price_rate: what that price rises by in a step in which the cost is twice the target.
+        price_rate: what that price rises by in a step of the logits in which the cost is twice the target.
         every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
@@ -86,9 +86,8 @@ class ProxylessNAS(Strategy):
     def architecture_loss(self, pictures, labels, gates, training_data):
         loss = self.loss_of(pictures, labels, self.code.join(gates))
         if self.goal is not None:
-            loss = self.goal.count_in(
-                loss, {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
-            )
+            chances = {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
+            loss = self.goal.count_in(loss, chances, self.is_due(self.steps))  # counted before the loss is computed
         return loss
 
     def is_due(self, step):

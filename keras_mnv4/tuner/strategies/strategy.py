@@ -90,7 +90,7 @@ class Strategy(keras.Model):
         Args:
             optimizer: that of the weights.
             loss: of the networks' outputs with the labels; None for the cross-entropy with classes, or, with a
-                teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
+                teacher, for `keras_mnv4.datafree.SoftLabelLoss`; of logits where the supernet gives those.
             architecture_optimizer: that of the logits; None for that of the paper.
             **kwargs: those of `keras.Model.compile`.
         """
@@ -100,7 +100,8 @@ class Strategy(keras.Model):
         elif architecture_optimizer is not None:
             raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
         if loss is None:
-            loss = "sparse_categorical_crossentropy" if self._ask is None else SoftLabelLoss()
+            kind = keras.losses.SparseCategoricalCrossentropy if self._ask is None else SoftLabelLoss
+            loss = kind(from_logits=self.supernet.gives_logits)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.optimizer.build(self.trainable_variables)  # in a step, devices would make collectives in another order
 
@@ -202,13 +203,14 @@ def _pairs(x, y):
     return (x, y) if isinstance(x, (tuple, list)) else ((x, None), (y, None))
 
 
-def search_batches(data, search_data, batch_size=64):
+def search_batches(data, search_data, batch_size=64, seed=0):
     """Batches for a strategy: pictures for the weights and, beside them, others for the architecture.
 
     Args:
         data: pair of pictures and labels; or a `tf.data.Dataset` of batches of such pairs.
         search_data: the same, of other pictures. Where there are fewer, they come again.
         batch_size: pictures of each kind at a time, of arrays; those that fill no batch are left out, others each time.
+        seed: seed of the orders of arrays.
 
     Returns:
         What `fit` takes: a `keras.utils.PyDataset`, or a `tf.data.Dataset` where both are.
@@ -226,7 +228,7 @@ def search_batches(data, search_data, batch_size=64):
     if hasattr(data, "element_spec") != hasattr(search_data, "element_spec"):
         raise ValueError("`data` and `search_data` must both be arrays, or both a `tf.data.Dataset`.")
     if not hasattr(data, "element_spec"):
-        return _PairedBatches(data, search_data, batch_size)
+        return _PairedBatches(data, search_data, batch_size, seed)
     pairs = data.zip(data, search_data.repeat())
     return pairs.map(lambda first, second: ((first[0], second[0]), (first[1], second[1])))
 
@@ -234,18 +236,26 @@ def search_batches(data, search_data, batch_size=64):
 class _PairedBatches(keras.utils.PyDataset):
     """Batches of two pairs of arrays, each in an order of its own, new each epoch."""
 
-    def __init__(self, data, search_data, batch_size, seed=0):
+    shuffle = True
+
+    def __init__(self, data, search_data, batch_size, seed):
         super().__init__()
         self.sides = [tuple(map(np.asarray, pair)) for pair in (data, search_data)]
         self.batch_size = batch_size
-        self.random = np.random.default_rng(seed)
+        self.seed = seed
         if min(len(pictures) for pictures, _ in self.sides) < batch_size:
             sizes = [len(pictures) for pictures, _ in self.sides]
             raise ValueError(f"`batch_size` must be at most the number of pictures, {sizes}. Received: {batch_size}")
-        self.on_epoch_end()
+        self.turn_to(0)
 
     def __len__(self):
         return len(self.sides[0][0]) // self.batch_size
+
+    def turn_to(self, epoch):
+        """As for `keras_mnv4.data.PictureSet`."""
+        self.random = np.random.default_rng(self.seed)
+        for _ in range(epoch + 1):
+            self.on_epoch_end()
 
     def on_epoch_end(self):
         self.orders = []

@@ -4,16 +4,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.tuner.controller import MOMENTUM
+from keras_mnv4.tuner.controller import WARMUP
+from keras_mnv4.tuner.controller import rising_rate
 from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.gates import Table
-from keras_mnv4.tuner.reward import check_form
+from keras_mnv4.tuner.reward import check_reward
 from keras_mnv4.tuner.reward import reward_of
 from keras_mnv4.tuner.space import alternatives
 from keras_mnv4.tuner.space import name_of
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
-WARMUP_SHARE = 0.25  # of all steps
-BASELINE_DECAY = 0.95
+RATE = 3e-4  # of Adam for the chances, for 256 pictures
 
 
 class TuNAS(Strategy):
@@ -34,12 +36,14 @@ class TuNAS(Strategy):
         targets: dictionary from measure of `costs` to the cost to aim at; each has a penalty of its own.
         reward: `"absolute"`, accuracy + `penalty` * |cost / target - 1|; `"mnas"`, accuracy * (cost / target) **
             `penalty`; or `"mnas_hard"`, the same where the cost is above the target, else the accuracy.
-        penalty: a number below zero.
+        penalty: how much costs count; below 0.
+        batch_size: pictures of a step, which the chances' learning rate is proportional to: 3e-4 for 256.
         seed: seed of what is drawn.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 
     Raises:
-        ValueError: if `reward` is unknown, or only one of `costs` and `targets` is given.
+        ValueError: if `reward` is unknown, `penalty` above 0, a number of steps or pictures below 1, or only one of
+            `costs` and `targets` is given.
 
     Example:
 
@@ -49,13 +53,25 @@ class TuNAS(Strategy):
     """
 
     def __init__(
-        self, supernet, total_steps, costs=None, targets=None, reward="absolute", penalty=-0.1, seed=0, **kwargs
+        self,
+        supernet,
+        total_steps,
+        costs=None,
+        targets=None,
+        reward="absolute",
+        penalty=-0.1,
+        batch_size=256,
+        seed=0,
+        **kwargs,
     ):
         super().__init__(supernet, seed, "zeros", **kwargs)
-        check_form(reward)
+        check_reward(reward, penalty)
+        if min(total_steps, batch_size) < 1:
+            raise ValueError(f"`total_steps` and `batch_size` must be above 0. Received: {total_steps}, {batch_size}")
         if (costs is None) != (not targets):
             raise ValueError(f"`costs` and `targets` belong together. Received: {costs=}, {targets=}")
         self.total_steps = total_steps
+        self.rate = RATE * batch_size / 256
         self.reward, self.penalty = reward, penalty
         self.tables = [(CostTable(costs, measure), float(target)) for measure, target in (targets or {}).items()]
         self.baseline = self.add_weight(name="baseline", shape=(), trainable=False, initializer="zeros")
@@ -64,14 +80,14 @@ class TuNAS(Strategy):
         self._widths = _widths(self.space)
 
     def default_optimizer(self):
-        return keras.optimizers.Adam(TuNASSchedule(3e-4, self.total_steps), beta_1=0.0, beta_2=0.999, epsilon=1e-8)
+        return keras.optimizers.Adam(TuNASSchedule(self.rate, self.total_steps), beta_1=0.0, beta_2=0.999, epsilon=1e-8)
 
     def draw(self):
         parts = {}
         for name, each in self.code.split(ops.convert_to_tensor(self.logits)).items():
             place = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
             parts[name] = ops.one_hot(place, each.shape[0], dtype="float32")
-        progress = ops.cast(self.steps, "float32") / (WARMUP_SHARE * self.total_steps)
+        progress = ops.cast(self.steps, "float32") / (WARMUP * self.total_steps)
         is_for_all = keras.random.uniform((), seed=self.random) > progress
         return {name: ops.where(is_for_all, self._all_values(name), each) for name, each in parts.items()}
 
@@ -91,9 +107,7 @@ class TuNAS(Strategy):
         reward = ops.stop_gradient(self.reward_of(ops.mean(ops.cast(hits, "float32")), gates))
         self.reward_tracker.update_state(reward)
         is_first = self.steps == 1  # steps are counted before the loss is computed
-        self.baseline.assign(
-            ops.where(is_first, reward, BASELINE_DECAY * self.baseline + (1.0 - BASELINE_DECAY) * reward)
-        )
+        self.baseline.assign(ops.where(is_first, reward, MOMENTUM * self.baseline + (1.0 - MOMENTUM) * reward))
         advantage = ops.stop_gradient(reward - self.baseline)
         return -advantage * self.log_probability(self.code.split(ops.convert_to_tensor(self.logits)), gates)
 
@@ -138,8 +152,7 @@ class TuNASSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         progress = ops.cast(step, "float32") / self.total_steps
-        rising = self.learning_rate * 10.0 ** ((progress - WARMUP_SHARE) / (1.0 - WARMUP_SHARE))
-        return ops.where(progress < WARMUP_SHARE, 0.0, rising)
+        return ops.where(progress < WARMUP, 0.0, rising_rate(progress, self.learning_rate))
 
     def get_config(self):
         return {"learning_rate": self.learning_rate, "total_steps": self.total_steps}
