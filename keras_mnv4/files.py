@@ -3,10 +3,12 @@
 import contextlib
 import hashlib
 import json
+import numbers
 import os
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 
 
@@ -79,6 +81,29 @@ def check_plan(path, plan, contents, argument="directory"):
     odd = sorted(key for key in plan if there.get(key) != plan[key]) or sorted(there.keys() - plan.keys())
     if odd:
         raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `{argument}`.")
+
+
+def plan_entry(value):
+    """What a plan, as `check_plan` takes it, says of an argument: JSON-ready, and of equal arguments the same.
+
+    Example:
+
+    >>> plan_entry({"rates": np.array([1.0, 2.0]), "loss": None})
+    {'rates': [1.0, 2.0], 'loss': None}
+    """
+    if isinstance(value, dict):
+        return {str(plan_entry(key)): plan_entry(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plan_entry(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (numbers.Number, np.generic, np.ndarray)):
+        return np.asarray(value).tolist()
+    if isinstance(value, keras.Model):
+        return [list(value.input_shape), fingerprint(weight.numpy() for weight in value.weights)]
+    if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
+        return [type(value).__name__, plan_entry({**value.get_config(), "name": None, "seed": None})]
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def epochs_in(folder):

@@ -12,9 +12,11 @@ from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
+from keras_mnv4.distillation.classifier_view import gives_logits
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import epochs_in
 from keras_mnv4.files import fingerprint
+from keras_mnv4.files import plan_entry
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 from keras_mnv4.qat.fake_quantize import FakeQuantize
@@ -144,12 +146,12 @@ class SGDRecipe:
         return WarmupCosineCooldown(peak, self.epochs * steps_per_epoch, warmup, cooldown)
 
     def fit(self, model, data, augmentation=(), verbose="auto", backup_dir=None):
-        """Trains a classifier of whole-number labels from scratch.
+        """Trains a classifier from scratch.
 
         Its kernels decay from here on, until it is saved and loaded.
 
         Args:
-            model: a Keras model of pictures to probabilities. Trained in place.
+            model: a Keras model of pictures to probabilities or logits. Trained in place.
             data: a `keras_mnv4.data.PictureData`.
             augmentation: Keras layers that change pictures in training.
             verbose: as for `keras.Model.fit`; `"auto"` is a progress bar on a terminal, else one line an epoch.
@@ -270,7 +272,7 @@ class AdamWRecipe:
         return optimizer
 
     def fit(self, model, data, augmentation=(), verbose="auto", backup_dir=None):
-        """Trains a classifier of whole-number labels from scratch; `SGDRecipe.fit` says what the arguments are.
+        """Trains a classifier from scratch; `SGDRecipe.fit` says what the arguments are.
 
         Returns:
             The `keras.callbacks.History`.
@@ -281,7 +283,7 @@ class AdamWRecipe:
         if self.l2:
             decay_kernels(model, self.l2)
         optimizer = self.optimizer(model, data.train.batch_size, len(data.train))
-        loss = SmoothedCrossEntropy(self.label_smoothing)
+        loss = SmoothedCrossEntropy(self.label_smoothing, gives_logits(model))
         return fit_classifier(model, data, optimizer, self.epochs, augmentation, verbose, backup_dir, loss)
 
 
@@ -361,10 +363,13 @@ MOBILENET_V4_DISTILLATION = {name: _distilled(recipe) for name, recipe in MOBILE
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class SmoothedCrossEntropy(keras.losses.Loss):
-    """The cross-entropy of whole-number labels of which a share is spread over all classes.
+    """The cross-entropy with labels of which a share is spread over all classes.
+
+    Labels are whole numbers, or probabilities of the shape of the outputs.
 
     Args:
         label_smoothing: that share, from 0 to 1.
+        from_logits: whether outputs are logits and not probabilities.
         **kwargs: those of `keras.losses.Loss`.
 
     Example:
@@ -373,16 +378,18 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     0.1985
     """
 
-    def __init__(self, label_smoothing=0.0, **kwargs):
+    def __init__(self, label_smoothing=0.0, from_logits=False, **kwargs):
         super().__init__(**kwargs)
         self.label_smoothing = label_smoothing
+        self.from_logits = from_logits
 
     def call(self, y_true, y_pred):
-        y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1], dtype=y_pred.dtype)
-        return keras.losses.categorical_crossentropy(y_true, y_pred, label_smoothing=self.label_smoothing)
+        if len(y_true.shape) < 2 or y_true.shape[-1] != y_pred.shape[-1]:
+            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1], dtype=y_pred.dtype)
+        return keras.losses.categorical_crossentropy(y_true, y_pred, self.from_logits, self.label_smoothing)
 
     def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
 
 
 def fit_classifier(
@@ -394,11 +401,13 @@ def fit_classifier(
     verbose="auto",
     backup_dir=None,
     loss=None,
+    start=None,
 ):
     """Trains a classifier; `SGDRecipe.fit` says what the arguments are.
 
     The loss, if none is given, is the cross-entropy with the labels, whole numbers or probabilities, of what the model
-    gives, probabilities or, where its last layer says so, logits.
+    gives, probabilities or, where its last layer says so, logits. `start` is what training begins with, such as a
+    model, where a backup that began with another is to be refused.
 
     Returns:
         The `keras.callbacks.History`.
@@ -407,15 +416,20 @@ def fit_classifier(
 
     >>> fit_classifier(model, data, keras.optimizers.Adam(1e-3), epochs=10)
     """
+    loss = loss or cross_entropy_of(model, data.train.labels)
     trained = keras.Sequential([keras.Input(model.input_shape[1:]), *augmentation, model])
-    trained.compile(optimizer, loss or cross_entropy_of(model, data.train.labels), metrics=["accuracy"])
+    trained.compile(optimizer, loss, metrics=["accuracy"])
     # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)
     callbacks = []
     if backup_dir is not None:  # in a sub-folder, for Keras deletes it at the end; two, for a kill spoils one
         backup = pathlib.Path(backup_dir)
         backup.mkdir(parents=True, exist_ok=True)
-        check_plan(backup / "plan.json", _training_plan(model, data, epochs), "backups", "backup_dir")
+        how = {"optimizer": trained.optimizer, "loss": loss, "augmentation": augmentation, "start": start}
+        plan = {**_training_plan(model, data, epochs), **plan_entry(how)}
+        if not epochs_in(backup / "latest"):  # of a call that was stopped before or behind its backups
+            (backup / "plan.json").unlink(missing_ok=True)
+        check_plan(backup / "plan.json", plan, "backups", "backup_dir")
         callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
         data.train.turn_to(epochs_in(backup / "latest"))
     history = trained.fit(

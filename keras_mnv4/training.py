@@ -30,11 +30,11 @@ LEARNING_RATE_8_BITS = 2e-5
 LEARNING_RATE_FEWER_BITS = 5e-4
 
 
-def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", backup_dir=None):
+def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", backup_dir=None, start=None):
     """Trains a classifier: AdamW, a warm-up and a cosine, small shifts and zooms of the pictures.
 
     Args:
-        model: a Keras model of pictures to probabilities. Trained in place; it need not be compiled.
+        model: a Keras model of pictures to probabilities or logits. Trained in place; it need not be compiled.
         data: a `keras_mnv4.data.PictureData`.
         epochs: passes over the training set.
         learning_rate: peak learning rate.
@@ -43,6 +43,7 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
         backup_dir: folder for a backup after every epoch: weights, ranges and the optimizer's state. If training is
             stopped, the same call goes on from there, with pictures in the orders that they would have had; mirrors,
             shifts and dropout are drawn anew. The backup is deleted at the end. None for no backup.
+        start: what training begins with, such as a model, where a backup that began with another is to be refused.
 
     Returns:
         The `keras.callbacks.History`.
@@ -52,7 +53,7 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
     >>> train(model, data, epochs=15)
     """
     optimizer = adamw(learning_rate, epochs * len(data.train))
-    return fit_classifier(model, data, optimizer, epochs, small_changes(flip), verbose, backup_dir)
+    return fit_classifier(model, data, optimizer, epochs, small_changes(flip), verbose, backup_dir, start=start)
 
 
 def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto", backup_dir=None):
@@ -70,7 +71,7 @@ def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto"
         learning_rate: peak learning rate of those passes.
         flip: as for `train`.
         verbose: as for `train`.
-        backup_dir: as for `train`.
+        backup_dir: as for `train`, for the training of all weights; that of the classifier is done again.
 
     Returns:
         The `keras.callbacks.History` of the last training.
@@ -225,7 +226,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
             training, and 5e-4 where something has fewer.
         flip: as for `train`.
         verbose: as for `train`.
-        backup_dir: as for `train`; another folder than that of float training.
+        backup_dir: as for `train`; another folder than that of float training. Of no use where nothing is trained.
 
     Returns:
         The fake-quantised model.
@@ -244,7 +245,7 @@ def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True
         qat.freeze_statistics(quantized)
         if learning_rate is None:
             learning_rate = LEARNING_RATE_8_BITS if least_bits(quantized) >= 8 else LEARNING_RATE_FEWER_BITS
-        train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir)
+        train(quantized, data, epochs, learning_rate, flip, verbose, backup_dir, start=model)
     return quantized
 
 

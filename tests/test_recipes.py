@@ -129,27 +129,59 @@ def test_the_loss_is_that_of_what_the_model_gives_and_of_the_labels():
     np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-5)
 
 
-@pytest.mark.once
-def test_a_backup_of_other_pictures_is_refused(tmp_path, monkeypatch):
-    def stop(*_, **__):
+class StopAfterAnEpoch(keras.callbacks.BackupAndRestore):
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         raise KeyboardInterrupt
 
-    def train(data):
-        image = keras.Input((None, None, 3))
-        outputs = keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling2D()(image))
-        fit_classifier(keras.Model(image, outputs), data, keras.optimizers.SGD(0.1), 2, backup_dir=tmp_path)
 
-    monkeypatch.setattr(keras.Model, "fit", stop)
+def pooled_classifier(activation="softmax"):
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(image)))
+
+
+@pytest.mark.once
+def test_a_backup_of_another_training_is_refused(tmp_path, monkeypatch):
+    def train(data, rate=0.1, **how):
+        optimizer = keras.optimizers.SGD(rate)
+        fit_classifier(pooled_classifier(), data, optimizer, 2, verbose=0, backup_dir=tmp_path, **how)
+
+    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", StopAfterAnEpoch)
     data = photo_data()
     pictures, labels = data.train.arrays()
     with pytest.raises(KeyboardInterrupt):
         train(data)
-    darker = PictureSet(pictures // 2, labels, 32, 16, shuffle=True)
-    with pytest.raises(ValueError, match="backups of another pictures: give another `backup_dir`"):
-        train(dataclasses.replace(data, train=darker))
-    smaller = PictureSet(pictures[:, ::2, ::2], labels, 16, 16, shuffle=True)
-    with pytest.raises(ValueError, match="backups of another pictures, size"):
-        train(dataclasses.replace(data, train=smaller))
+    darker = dataclasses.replace(data, train=PictureSet(pictures // 2, labels, 32, 16, shuffle=True))
+    smaller = dataclasses.replace(data, train=PictureSet(pictures[:, ::2, ::2], labels, 16, 16, shuffle=True))
+    for arguments, how, other in (
+        ((darker,), {}, "pictures"),
+        ((smaller,), {}, "pictures, size"),
+        ((data, 0.2), {}, "optimizer"),
+        ((data,), {"loss": SmoothedCrossEntropy(0.1)}, "loss"),
+        ((data,), {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
+        ((data,), {"start": small_network()}, "start"),
+    ):
+        with pytest.raises(ValueError, match=f"backups of another {other}: give another `backup_dir`"):
+            train(*arguments, **how)
+
+
+@pytest.mark.once
+def test_a_backup_of_another_network_is_not_quantised_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", StopAfterAnEpoch)
+    data, first, second = photo_data(), small_network(), small_network()
+    with pytest.raises(KeyboardInterrupt):
+        training.quantize(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
+    with pytest.raises(ValueError, match="backups of another start"):
+        training.quantize(second, data, epochs=2, verbose=0, backup_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):  # of its second epoch: it goes on
+        training.quantize(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
+
+
+@pytest.mark.once
+def test_a_plan_without_a_backup_holds_nobody_up(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    fit_classifier(pooled_classifier(), photo_data(), "sgd", 1, verbose=0, backup_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
@@ -262,7 +294,23 @@ def test_smoothed_labels_by_hand():
     expected = -(soft * np.log(probabilities)).sum(-1).mean()
     for labels in (np.array([0, 2]), np.array([[0], [2]])):
         assert float(loss(labels, probabilities)) == pytest.approx(expected, rel=1e-5)
-    assert SmoothedCrossEntropy.from_config(loss.get_config()).label_smoothing == 0.3
+    assert float(loss(np.eye(3)[[0, 2]], probabilities)) == pytest.approx(expected, rel=1e-5)
+    of_logits = SmoothedCrossEntropy.from_config(SmoothedCrossEntropy(0.3, from_logits=True).get_config())
+    assert float(of_logits(np.array([0, 2]), np.log(probabilities))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.once
+def test_adamw_follows_logits_and_soft_labels():
+    """From the same weights, with the same pictures: the first loss is the same."""
+    data = photo_data()
+    shares = PictureSet(data.train.arrays()[0], np.eye(2)[data.train.labels], 32, 16)
+    recipe = dataclasses.replace(MOBILENET_V4["MobileNetV4ConvMedium"], epochs=1, warmup_epochs=0, learning_rate=1e-9)
+    found = []
+    for activation in ("softmax", None):
+        for pictures in (data, dataclasses.replace(data, train=shares, validation=shares)):
+            keras.utils.set_random_seed(0)
+            found.append(recipe.fit(pooled_classifier(activation), pictures, verbose=0).history["loss"][0])
+    np.testing.assert_allclose(found, found[0], rtol=1e-4)
 
 
 @pytest.mark.once

@@ -148,10 +148,15 @@ def ends_in_softmax(model):
     return {keras.activations.softmax: True, keras.activations.linear: False}.get(activation)
 
 
+def gives_logits(model):
+    """Whether a model plainly gives logits."""
+    return bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False
+
+
 def cross_entropy_of(model, labels):
     """The loss for what a classifier gives, and for how pictures are labelled: class indices or probabilities."""
     kind = keras.losses.SparseCategoricalCrossentropy if labels.ndim == 1 else keras.losses.CategoricalCrossentropy
-    return kind(from_logits=bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False)
+    return kind(from_logits=gives_logits(model))
 
 
 def _before_softmax(model):

@@ -28,6 +28,7 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.fake_quantize import is_quantized
+from keras_mnv4.qat.quantize import AUGMENTATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +210,8 @@ def _without_preprocessing(model):
 
 
 def _preprocessing(model):
-    """The `Rescaling` right behind the input, or None. (A `ColorRescaling` stands behind a quantiser.)"""
-    first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    """The `Rescaling` behind the input and augmentations, or None. (A `ColorRescaling` stands behind a quantiser.)"""
+    first = next(layer for layer in model.layers if not isinstance(layer, (keras.layers.InputLayer, *AUGMENTATIONS)))
     return first if isinstance(first, keras.layers.Rescaling) else None
 
 

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 from keras import ops
 
+from keras_mnv4.batches import pictures_of
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fake_quantize import kernel_quantizers
 
@@ -26,7 +27,7 @@ def correct_biases(model, data):
     Args:
         model: a model from `quantize_model` whose ranges are set. Changed in place: moving means of normalisations, and
             biases where there is no normalisation.
-        data: array of inputs `(count, height, width, channels)`, all in memory at once; a few dozen will do.
+        data: inputs, as for `calibrate`, all in memory at once; a few dozen will do.
 
     Raises:
         ValueError: if `model` has no quantisers or `data` is empty.
@@ -41,7 +42,7 @@ def correct_biases(model, data):
 
 def run_corrected(model, data, correction):
     """Runs `data` through a model twice at once, in float and rounded, with a `BiasCorrection` at each step."""
-    data = np.asarray(data, "float32")
+    data = pictures_of(data).astype("float32")
     layers = model._flatten_layers()
     convolutions = [layer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
     of_kernels = kernel_quantizers(layers)
@@ -49,7 +50,7 @@ def run_corrected(model, data, correction):
     if not convolutions and not of_outputs:
         raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
     if not len(data):
-        raise ValueError("`data` must hold at least one input. Received an empty array.")
+        raise ValueError("`data` must hold at least one input. Received none.")
     for layer in (*convolutions, *of_outputs):
         layer.correction = correction
     try:

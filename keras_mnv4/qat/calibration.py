@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.batches import batches_of
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.quantizers import FixedQuantizer
@@ -29,12 +30,14 @@ def calibrate(model, data, batch_size=32, method=None):
 
     Args:
         model: a model from `quantize_model`. Changed in place.
-        data: array of inputs `(count, height, width, channels)`; a hundred or so will do.
-        batch_size: inputs a batch.
+        data: array of inputs `(count, height, width, channels)`, or a `tf.data.Dataset` or `keras.utils.PyDataset` of
+            batches, with labels or without; a hundred inputs or so will do.
+        batch_size: inputs a batch, of an array.
         method: `"minmax"` or `"mse"` for all; None for `"mse"` where there are fewer than 8 bits, else `"minmax"`.
 
     Raises:
-        ValueError: if `model` has no quantisers, `data` is empty or `method` is unknown.
+        ValueError: if `model` has no quantisers, `data` is empty or not numbers, `method` is unknown, or values are not
+            finite; ranges are as before then.
 
     Warns:
         UserWarning: if `model` scales bytes itself, and `data` are pictures in [0, 1] or [-1, 1].
@@ -49,16 +52,15 @@ def calibrate(model, data, batch_size=32, method=None):
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize)]
     if not layers:
         raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
-    data = np.asarray(data)
-    if not len(data):
-        raise ValueError("`data` must hold at least one input. Received an empty array.")
-    _warn_of_scaled_pictures(model, data)
-    batches = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    first, _ = next(batches_of(data, batch_size), (None, None))
+    if first is None:
+        raise ValueError("`data` must hold at least one input. Received none.")
+    _warn_of_scaled_pictures(model, first)
     ranged = [layer for layer in layers if layer.has_range]
-    _observe(layers, {layer: _Ends(layer) for layer in ranged}, model, batches)
+    _observe(layers, {layer: _Ends(layer) for layer in ranged}, model, batches_of(data, batch_size))
     narrowed = [layer for layer in ranged if _is_narrowed(layer.quantizer, method)]
     if narrowed:
-        _observe(layers, {layer: _Errors(layer) for layer in narrowed}, model, batches)
+        _observe(layers, {layer: _Errors(layer) for layer in narrowed}, model, batches_of(data, batch_size))
 
 
 def _warn_of_scaled_pictures(model, data):
@@ -87,14 +89,20 @@ def _observe(layers, observers, model, batches):
     try:
         for layer in layers:
             layer.observer = observers.get(layer, _Observer())
-        for batch in batches:
-            model(batch, training=False)
+        for inputs, _ in batches:
+            model(inputs, training=False)
     finally:
         for layer in layers:
             layer.observer = None
-    for layer, observer in observers.items():
-        if observer.seen:
-            layer.set_range(*observer.range)
+    ranges = {layer: observer.range for layer, observer in observers.items() if observer.seen}
+    for layer, ends in ranges.items():
+        if not np.isfinite([ops.convert_to_numpy(end) for end in ends]).all():
+            raise ValueError(
+                f"Values at `{layer.path}` of model `{model.name}` are not finite: look for NaN in `data` and in the "
+                "weights."
+            )
+    for layer, ends in ranges.items():
+        layer.set_range(*ends)
 
 
 class _Observer:

@@ -30,6 +30,12 @@ def fusions(model):
     >>> fusions(model)[model.get_layer("conv1")].name
     'conv1_bn'
     """
+    only_readers = {operation: next(iter(found)) for operation, found in readers_of(model).items() if len(found) == 1}
+    return {operation: reader for operation, reader in only_readers.items() if _fuses(operation, reader)}
+
+
+def readers_of(model):
+    """A dictionary from each operation of a Functional model to the set of those that read it, and None of outputs."""
     readers = collections.defaultdict(set)
     for nodes in model._nodes_by_depth.values():
         for node in nodes:
@@ -37,8 +43,7 @@ def fusions(model):
                 readers[tensor._keras_history.operation].add(node.operation)
     for tensor in model.outputs:
         readers[tensor._keras_history.operation].add(None)
-    only_readers = {operation: next(iter(found)) for operation, found in readers.items() if len(found) == 1}
-    return {operation: reader for operation, reader in only_readers.items() if _fuses(operation, reader)}
+    return readers
 
 
 def is_relu(operation):

@@ -21,7 +21,8 @@ def pikelpn_policy(
     """The policy of PikeLPN: QuantNorm, Double Quantization and Distribution-Heterogeneous Quantization together.
 
     Weights of depthwise and of pointwise convolutions are spread differently, and get quantisers of their own. Scales
-    are quantised, and so are normalisations. The stem and the classifier have 8 bits.
+    are quantised, and so are normalisations of this package's layers; those of stock ones are folded into kernels, and
+    `quantize_model` warns of it. The stem and the classifier have 8 bits.
 
     Source: PikeLPN (arXiv 2404.00103). A reconstruction: the text could not be obtained. Assumed are which quantiser is
     whose, all bits, and that stem and classifier are spared; each is an argument but the last.

@@ -201,9 +201,9 @@ class Policy:
             if not isinstance(rule, Rule):
                 raise TypeError(f"`rules` must hold `Rule` objects. Received: {rule!r}")
 
-    def rule_for(self, path):
-        """The first rule that matches `path`, or None."""
-        return next((rule for rule in self.rules if rule.matches(path)), None)
+    def rule_for(self, *paths):
+        """The first rule that matches a path, or one of several that a layer is known by; or None."""
+        return next((rule for rule in self.rules if any(map(rule.matches, paths))), None)
 
     def unused_rules(self, paths):
         """The rules that decide none of `paths`: mistyped, or hidden behind an earlier rule.

@@ -23,14 +23,25 @@ from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizers import FixedQuantizer
+from keras_mnv4.qat.stock_names import stock_names
 from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 from keras_mnv4.qat.wrapper import QuantizeWrapper
 from keras_mnv4.qat.wrapper import wrappable_parts
 
 INPUT = "input"  # the path under which policies know the picture as it enters the network
 
+# Those that change pictures in training, and are nothing at inference.
+AUGMENTATIONS = (
+    layers.RandomBrightness,
+    layers.RandomContrast,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+)
 # Stock layers that hand on values which are on the integer grid already.
 GRID_KEEPING = (
+    *AUGMENTATIONS,
     layers.Dropout,
     layers.GaussianDropout,
     layers.GaussianNoise,
@@ -70,9 +81,11 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
     activations start at [-6, 6]: call `calibrate` before training or export.
 
     Policies know stock layers by their names, and what an activation other than relu gives out as
-    `<layer>/<activation>`. A convolution, the normalisation behind it and its relu are rounded once, behind the last of
-    them, as the rule for that one says. Pictures enter as bytes: where the model scales them itself and its zero is
-    between two bytes, as with `Rescaling(1 / 127.5, -1)`, the twin's is the byte above, half a grey level away.
+    `<layer>/<activation>`; the kernel next to the pictures also as `stem`, that next to the outputs as `predictions`, a
+    depthwise one as `<layer>/depthwise`. A convolution, the normalisation behind it and its relu are rounded once,
+    behind the last of them, as the rule for that one says. Pictures enter as bytes: where the model scales them itself
+    and its zero is between two bytes, as with `Rescaling(1 / 127.5, -1)`, the twin's is the byte above, half a grey
+    level away.
 
     Args:
         model: a Functional `keras.Model`, or a built `keras.Sequential`, of layers of this package and of Keras:
@@ -120,7 +133,7 @@ class _Quantization:
     def __init__(self, policy):
         self.policy = policy
         self.input_quantizers = {}
-        self.paths = [INPUT]
+        self.used = [policy.rule_for(INPUT)]
         self.depthwise = {}  # by the name of a separable convolution, the depthwise one before its own
         self.calls = collections.Counter()
 
@@ -129,28 +142,48 @@ class _Quantization:
         fused = fusions(model)
         self.fused = {operation.name for operation in fused}  # rounded behind another operation, or not at all
         self.folded = {operation.name for operation in fused.values()}
+        self.stock_names = stock_names(model)
         twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
         _carry_weights(model, twin)
         for layer in twin._flatten_layers():
             if hasattr(layer, "update_weight_ranges"):
                 layer.update_weight_ranges()
         self.warn_of_unused_rules()
+        self.warn_of_norms(model)
         return twin
 
     def warn_of_unused_rules(self):
         """Warns of the user's own rules that decided nothing; patterns of named policies are for any network."""
         known = {rule.pattern for policy in POLICIES.values() for rule in policy.rules}
-        unused = [rule for rule in self.policy.unused_rules(self.paths) if rule.pattern not in known]
-        for rule in unused:
+        for rule in self.policy.rules:
+            if rule.pattern in known or any(rule is each for each in self.used):
+                continue
             warnings.warn(
                 f"Rule({rule.pattern!r}) of policy `{self.policy.name}` decides about no layer: it matches none, or "
                 "rules before it match all that it does.",
                 stacklevel=4,
             )
 
+    def warn_of_norms(self, model):
+        """Warns of stock normalisations that the policy would round, which only layers of this package do."""
+        stock = [each.name for each in model.operations if type(each) is layers.BatchNormalization]
+        stock = [name for name in stock if getattr(self.rule_for(name), "norm", None) is not None]
+        if stock:
+            warnings.warn(
+                f"Policy `{self.policy.name}` rounds the scales and offsets of normalisations, which layers of "
+                f"`keras_mnv4.layers` do. Those of stock layers are folded into kernels: {len(stock)}, the first "
+                f"`{stock[0]}`.",
+                stacklevel=4,
+            )
+
+    def rule_for(self, path):
+        name, slash, part = path.partition("/")
+        known = [path, self.stock_names[name] + slash + part] if name in self.stock_names else [path]
+        return self.policy.rule_for(*known)
+
     def quantization(self, path):
-        self.paths.append(path)
-        rule = self.policy.rule_for(path)
+        rule = self.rule_for(path)
+        self.used.append(rule)
         if rule is None:
             raise ValueError(
                 f"No rule of policy `{self.policy.name}` matches `{path}`. Add a rule for it; one without quantisers, "
@@ -235,6 +268,8 @@ class _Quantization:
             )
 
     def call(self, layer, *args, **kwargs):
+        if isinstance(layer, AUGMENTATIONS):  # pictures are rounded behind it
+            return layer(*args, **kwargs)
         if isinstance(layer, ColorRescaling):
             pixels = self.quantize_input(args[0], FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0))
             return self.quantize_input(layer(pixels), _pixel_quantizer(layer))
@@ -307,7 +342,13 @@ def _is_across(layer):
 
 
 def _is_input(tensor):
-    return isinstance(tensor, keras.KerasTensor) and isinstance(tensor._keras_history.operation, layers.InputLayer)
+    """Whether a tensor is an input of the model, augmentations aside."""
+    if not isinstance(tensor, keras.KerasTensor):
+        return False
+    operation = tensor._keras_history.operation
+    return isinstance(operation, layers.InputLayer) or (
+        isinstance(operation, AUGMENTATIONS) and _is_input(operation.input)
+    )
 
 
 def _pixel_quantizer(rescaling):

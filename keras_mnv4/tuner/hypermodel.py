@@ -5,7 +5,7 @@ import keras_tuner
 import numpy as np
 
 from keras_mnv4.applications.network import build_network
-from keras_mnv4.distillation.classifier_view import ends_in_softmax
+from keras_mnv4.distillation.classifier_view import gives_logits
 from keras_mnv4.qat import quantize_model
 from keras_mnv4.tuner.costs import CostModel
 
@@ -58,5 +58,5 @@ class UIBHyperModel(keras_tuner.HyperModel):
 
 
 def _compile(model):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=ends_in_softmax(model) is False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model))
     model.compile("adamw", loss, metrics=["accuracy"])

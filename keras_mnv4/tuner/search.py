@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import numbers
 import pathlib
 import shutil
 
@@ -14,6 +13,7 @@ from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_plan
 from keras_mnv4.files import epochs_in
 from keras_mnv4.files import fingerprint
+from keras_mnv4.files import plan_entry
 from keras_mnv4.files import write_json
 from keras_mnv4.recipes import adamw
 from keras_mnv4.tuner.costs import CostModel
@@ -257,7 +257,7 @@ def _check_plan(directory, space, data, teacher, **how):
             for each in (data.train, data.validation)
         ],
         "teacher": _known_again_by(teacher, data.train.size),
-        **_as_json(how),
+        **plan_entry(how),
     }
     check_plan(directory / "plan.json", plan, "a search")
 
@@ -275,26 +275,9 @@ def _check_teacher(teacher, data):
 def _known_again_by(teacher, size):
     """What a plan says of a teacher: its weights; of a function, what it says of one picture."""
     if teacher is None or isinstance(teacher, keras.Model):
-        return _as_json(teacher)
+        return plan_entry(teacher)
     ramp = np.linspace(0, 255, size * size * 3, dtype="float32").reshape(1, size, size, 3)
     return np.round(ops.convert_to_numpy(teacher(ops.convert_to_tensor(ramp))), 3).tolist()
-
-
-def _as_json(value):
-    """What a plan says of an argument."""
-    if isinstance(value, dict):
-        return {str(_as_json(key)): _as_json(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_json(each) for each in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (numbers.Number, np.generic, np.ndarray)):
-        return np.asarray(value).tolist()
-    if isinstance(value, keras.Model):
-        return [list(value.input_shape), fingerprint(weight.numpy() for weight in value.weights)]
-    if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same
-        return [type(value).__name__, _as_json({**value.get_config(), "name": None, "seed": None})]
-    return getattr(value, "__name__", type(value).__name__)
 
 
 def _loss_for(data, teacher, loss):

@@ -15,6 +15,7 @@ from keras_mnv4.applications.network import Definition
 from keras_mnv4.applications.network import Style
 from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.batches import batches_of
 from keras_mnv4.layers import Classifier
 from keras_mnv4.tuner.gates import Gates
 from keras_mnv4.tuner.gates import Table
@@ -175,7 +176,7 @@ class SuperNet(keras.Model):
         statistics = [each for norm in norms for each in (norm.moving_mean, norm.moving_variance)]
         shares = [1.0 - norm.momentum for norm in norms for _ in range(2)]  # that one batch adds
         sums, count, observer = [0.0] * len(statistics), 0, self._find_observer()
-        for pictures, _ in _batches(data, batch_size, is_mixed=True):
+        for pictures, _ in batches_of(data, batch_size, is_mixed=True):
             for statistic in statistics:
                 statistic.assign(ops.zeros(statistic.shape))
             observer.predict_on_batch(pictures)
@@ -209,7 +210,7 @@ class SuperNet(keras.Model):
                 self.recalibrate(candidate, calibration_data, batch_size)
             pairs = [
                 (ops.convert_to_numpy(labels), self.predict_on_batch(pictures))
-                for pictures, labels in _batches(validation_data, batch_size)
+                for pictures, labels in batches_of(validation_data, batch_size)
             ]
         finally:
             for variable, value in zip(self.non_trainable_variables, before, strict=True):
@@ -314,26 +315,6 @@ def _copy_weights(source, target):
     for large, small in zip(source.weights, target.weights, strict=True):
         value = ops.convert_to_numpy(large)
         small.assign(value[tuple(slice(size) for size in small.shape)])
-
-
-def _batches(data, batch_size, is_mixed=False):
-    """Pairs of pictures and labels, or None for labels, of a data set or of arrays; these mixed by chance, or not."""
-    if isinstance(data, keras.utils.PyDataset):
-        batches = (data[place] for place in range(len(data)))
-    elif hasattr(data, "element_spec"):
-        batches = data.as_numpy_iterator()
-    else:
-        pictures, labels = data if isinstance(data, (tuple, list)) else (data, None)
-        if is_mixed:
-            order = np.random.default_rng(0).permutation(len(pictures))
-            pictures, labels = pictures[order], None if labels is None else labels[order]
-        batches = (
-            (pictures[start : start + batch_size], None if labels is None else labels[start : start + batch_size])
-            for start in range(0, len(pictures), batch_size)
-        )
-    for each in batches:
-        shown, *others = each if isinstance(each, (tuple, list)) else (each,)
-        yield shown, others[0] if others else None
 
 
 def _constant(vector):

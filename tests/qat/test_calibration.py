@@ -5,6 +5,7 @@ from conftest import randomize_statistics
 from conftest import tiny_network as tiny
 from keras import layers
 
+from keras_mnv4 import data
 from keras_mnv4 import qat
 
 
@@ -127,6 +128,56 @@ def test_calibrating_a_float_model_on_nothing_or_by_no_method_is_an_error():
         qat.calibrate(qat.quantize_model(tiny()), pictures(0))
     with pytest.raises(ValueError, match=r"`method` must be one of.*'entropy'"):
         qat.calibrate(qat.quantize_model(tiny()), pictures(), method="entropy")
+
+
+HOLDERS = {
+    "pairs": lambda shown: (shown, np.zeros(len(shown))),
+    "list": list,
+    "PictureSet": lambda shown: data.PictureSet(shown.astype("uint8"), np.zeros(len(shown)), 32, batch_size=4),
+    "tf.data": lambda shown: to_tf_data(shown).batch(4),
+    "tf.data of pairs": lambda shown: to_tf_data((shown, np.zeros(len(shown)))).batch(4),
+}
+
+
+def to_tf_data(tensors):
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(tensors)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_inputs_come_in_whatever_fit_takes(holder):
+    """By each function that takes pictures, and of 4 bits, so that they are gone through twice."""
+    model = randomize_statistics(tiny())
+    expected, quantized = (qat.quantize_model(model, "w4a4") for _ in range(2))
+    for model, shown in ((expected, pictures()), (quantized, HOLDERS[holder](pictures()))):
+        qat.calibrate(model, shown, batch_size=4)
+        qat.correct_biases(model, shown)
+        qat.optimize_rounding(model, shown)
+    for one, other in zip(quantized.weights, expected.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_values_that_are_not_finite_are_refused_and_change_no_range():
+    quantized = qat.quantize_model(randomize_statistics(tiny()))
+    qat.calibrate(quantized, pictures())
+    before = [weight.numpy() for weight in quantized.weights]
+    spoilt = pictures()
+    spoilt[3, 5, 7, 0] = np.nan
+    with pytest.raises(ValueError, match=r"are not finite: look for NaN in `data`"):
+        qat.calibrate(quantized, spoilt)
+    for weight, value in zip(quantized.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+@pytest.mark.once
+def test_what_is_no_pictures_is_refused():
+    quantized = qat.quantize_model(tiny())
+    for wrong in (["first.jpg", "second.jpg"], (each for each in pictures()), None):
+        with pytest.raises(ValueError, match="`data` must be an array of pictures"):
+            qat.calibrate(quantized, wrong)
+        with pytest.raises(ValueError, match="`data` must be an array of pictures"):
+            qat.correct_biases(quantized, wrong)
+    with pytest.raises(ValueError, match=r"`batch_size` must be 1 or more. Received: 0"):
+        qat.calibrate(quantized, pictures(), batch_size=0)
 
 
 @pytest.mark.parametrize("scale", [1 / 127.5, [1 / 58, 1 / 57, 1 / 57]])

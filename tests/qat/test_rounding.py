@@ -1,8 +1,10 @@
+import keras
 import numpy as np
 import pytest
 from conftest import fit_statistics
 from conftest import randomize_statistics
 from conftest import tiny_network
+from keras import layers
 from keras import ops
 
 from keras_mnv4 import qat
@@ -53,6 +55,54 @@ def test_less_error_than_rounding_to_the_nearest(depthwise, size, strides, paddi
     np.testing.assert_allclose(ops.convert_to_numpy(layer.quantized_kernel()), on_grid, atol=1e-6)
     errors = [np.mean((np.array(outputs) - expected) ** 2) for outputs in (layer(smooth), nearest)]
     assert errors[0] < 0.85 * errors[1]
+
+
+def _wrapped(layer):
+    kernel = qat.LastValueQuantizer(3, per_axis=True, symmetric=True, narrow_range=True)
+    return qat.QuantizeWrapper(layer, quantization=qat.LayerQuantization(kernel))
+
+
+STOCK = {
+    "conv": lambda how: layers.Conv2D(6, (3, 2), strides=(2, 1), padding="same", **how),
+    "valid conv": lambda how: layers.Conv2D(6, 3, **how),
+    "dilated conv": lambda how: layers.Conv2D(6, 3, dilation_rate=2, padding="same", **how),
+    "depthwise conv": lambda how: layers.DepthwiseConv2D(3, strides=2, padding="same", **how),
+    "doubling depthwise conv": lambda how: layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", **how),
+    "dense": lambda how: layers.Dense(6, bias_initializer="ones"),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_kernels_of_stock_layers_are_rounded_for_less_error(name):
+    layer = _wrapped(STOCK[name]({"bias_initializer": "ones", "data_format": "channels_last"}))
+    smooth = np.cumsum(np.cumsum(RANDOM.normal(size=(4, 9, 8, 5)), 1), 2).astype("float32")
+    smooth += smooth[..., ::-1]
+    layer(smooth)
+    layer.update_weight_ranges()
+    expected, nearest = np.array(layer.layer(smooth)), np.array(layer(smooth))
+    layer.layer.kernel.assign(rounding.round_kernel(layer, smooth).reshape(layer.layer.kernel.shape))
+    np.testing.assert_allclose(np.array(layer.layer(smooth)), np.array(layer(smooth)), rtol=1e-4, atol=1e-3)  # on grid
+    errors = [np.mean((np.array(outputs) - expected) ** 2) for outputs in (layer(smooth), nearest)]
+    assert errors[0] < 0.85 * errors[1]
+
+
+@pytest.mark.once
+def test_a_stock_network_of_four_bits_comes_nearer_to_its_float_self(real_photos):
+    pictures = real_photos(24, 32).astype("float32")
+    stack = [
+        layers.Rescaling(1 / 127.5, -1.0),
+        layers.Conv2D(8, 3, 2, padding="same", activation="relu"),
+        layers.SeparableConv2D(16, 3, padding="same", activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5),
+    ]
+    model = keras.Sequential([keras.Input((32, 32, 3)), *stack])
+    expected, errors = model.predict(pictures, verbose=0), []
+    for improve in (qat.correct_biases, qat.optimize_rounding):
+        quantized = qat.quantize_model(model, "w4a8", pictures)
+        improve(quantized, pictures)
+        errors.append(np.mean((quantized.predict(pictures, verbose=0) - expected) ** 2))
+    assert errors[1] < 0.9 * errors[0]
 
 
 def test_inputs_of_half_precision_do_not_overflow():

@@ -137,6 +137,26 @@ def test_networks_of_stock_layers(middle, tmp_path):
     assert " ".join(kind for kind in kinds(tmp_path / "m.tflite") if kind != "QUANTIZE") == OPERATORS[middle]
 
 
+@pytest.mark.tensorflow
+def test_augmentations_inside_a_model_are_in_training_and_not_in_files(tmp_path):
+    def classifier(*augmentations):
+        keras.utils.set_random_seed(0)
+        stack = [*augmentations, layers.Rescaling(1 / 127.5, -1), layers.Conv2D(4, 3), layers.Flatten()]
+        return keras.Sequential([keras.Input((8, 8, 3)), *stack, layers.Dense(3, "softmax", name="predictions")])
+
+    plain, mirrored = (
+        qat.quantize_model(classifier(*augmentations), calibration_data=pictures())
+        for augmentations in ((), (layers.RandomFlip(), layers.RandomZoom(0.3)))
+    )
+    expected = plain.predict(pictures(), verbose=0)
+    np.testing.assert_array_equal(mirrored.predict(pictures(), verbose=0), expected)
+    assert np.any(np.array(mirrored(pictures(), training=True)) != expected)
+    files = [tmp_path / name for name in ("plain.tflite", "mirrored.tflite")]
+    for model, path in zip((plain, mirrored), files, strict=True):
+        assert export.to_litert(model, path, samples=pictures()).agreement.within_one_step == 1.0
+    assert kinds(files[0]) == kinds(files[1])
+
+
 @pytest.mark.once
 def test_every_output_is_rounded_once_and_never_before_a_normalisation_or_relu():
     x = inputs = keras.Input((8, 8, 3), name="picture")

@@ -20,9 +20,9 @@ from keras_mnv4.applications import Conv
 from keras_mnv4.applications import choice
 from keras_mnv4.tuner.controller import Adam
 from keras_mnv4.tuner.controller import Controller
-from keras_mnv4.tuner.controller import rising_rate
 from keras_mnv4.tuner.controller import log_probability
 from keras_mnv4.tuner.controller import log_probability_gradient
+from keras_mnv4.tuner.controller import rising_rate
 from keras_mnv4.tuner.controller import softmax
 from keras_mnv4.tuner.reinforce import ReinforceOracle
 from keras_mnv4.tuner.reward import reward_of
