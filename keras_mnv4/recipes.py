@@ -1,5 +1,6 @@
 """Recipes: how networks of papers were trained, as data with a `fit`."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -421,32 +422,51 @@ def fit_classifier(
     trained.compile(optimizer, loss, metrics=["accuracy"])
     # A train step that makes no variables is traced once instead of twice: half the wait on TensorFlow.
     trained.optimizer.build(trained.trainable_variables)
-    callbacks = []
-    if backup_dir is not None:  # in a sub-folder, for Keras deletes it at the end; two, for a kill spoils one
-        backup = pathlib.Path(backup_dir)
-        backup.mkdir(parents=True, exist_ok=True)
-        how = {"optimizer": trained.optimizer, "loss": loss, "augmentation": augmentation, "start": start}
-        plan = {**_training_plan(model, data, epochs), **plan_entry(how)}
-        if not epochs_in(backup / "latest"):  # of a call that was stopped before or behind its backups
-            (backup / "plan.json").unlink(missing_ok=True)
-        check_plan(backup / "plan.json", plan, "backups", "backup_dir")
-        callbacks.append(keras.callbacks.BackupAndRestore(backup / "latest", double_checkpoint=True))
-        data.train.turn_to(epochs_in(backup / "latest"))
-    history = trained.fit(
-        data.train,
-        validation_data=data.validation,
-        epochs=epochs,
-        shuffle=not data.train.shuffle,  # which then has orders of its own
-        verbose=resolve_verbose(verbose),
-        callbacks=callbacks,
-    )
-    if backup_dir is not None:
-        (backup / "plan.json").unlink()
-    return history
+    how = {"optimizer": trained.optimizer, "loss": loss, "augmentation": augmentation, "start": start}
+    with backed_up(backup_dir, model, data, epochs, **how) as (callbacks, epoch):
+        if callbacks:
+            data.train.turn_to(epoch)
+        return trained.fit(
+            data.train,
+            validation_data=data.validation,
+            epochs=epochs,
+            shuffle=not data.train.shuffle,  # which then has orders of its own
+            verbose=resolve_verbose(verbose),
+            callbacks=callbacks,
+        )
+
+
+@contextlib.contextmanager
+def backed_up(backup_dir, model, data, epochs, **how):
+    """Backs a training up, in a folder that is deleted when it has come to its end.
+
+    Args:
+        backup_dir: the folder, or None for no backup.
+        model: what is trained.
+        data: the `keras_mnv4.data.PictureData`.
+        epochs: their number.
+        **how: what else a training that goes on must have in common with that which made the backup.
+
+    Yields:
+        A list of callbacks for `fit`, and the number of epochs that are done already.
+
+    Raises:
+        ValueError: if the folder has backups of another training.
+    """
+    if backup_dir is None:
+        yield [], 0
+        return
+    backup = pathlib.Path(backup_dir)
+    latest, plan = backup / "latest", backup / "plan.json"  # two, for Keras deletes the one itself
+    backup.mkdir(parents=True, exist_ok=True)
+    if not epochs_in(latest):  # of a call that was stopped before or behind its backups
+        plan.unlink(missing_ok=True)
+    check_plan(plan, {**_training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")
+    yield [keras.callbacks.BackupAndRestore(latest, double_checkpoint=True)], epochs_in(latest)  # a kill spoils one
+    plan.unlink()
 
 
 def _training_plan(model, data, epochs):
-    """What a training that goes on from a backup must have in common with that which made it."""
     kinds = [[list(weight.shape), weight.trainable] for weight in model.weights]
     quantizers = [
         keras.saving.serialize_keras_object(layer.quantizer)["config"]

@@ -17,6 +17,7 @@ from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.recipes import adamw
+from keras_mnv4.recipes import backed_up
 from keras_mnv4.recipes import fit_classifier
 
 HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone
@@ -107,6 +108,7 @@ def distill(
     learning_rate=2e-3,
     flip=True,
     verbose="auto",
+    backup_dir=None,
 ):
     """Trains a classifier to give what its teacher gives, on mixed data sets: D1, D2 and D3 of MobileNetV4.
 
@@ -131,6 +133,7 @@ def distill(
         learning_rate: peak learning rate.
         flip: as for `train`.
         verbose: as for `train`.
+        backup_dir: as for `train`.
 
     Returns:
         The `keras.callbacks.History`.
@@ -178,19 +181,28 @@ def distill(
     shown, labels = data.validation.arrays()
     shares = np.eye(classes, dtype="float32")[labels] if labels.ndim == 1 else labels
     soft_labels = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
-    how = {
-        "epochs": epochs,
-        "validation_data": (shown, {"labels": shares, "soft_labels": soft_labels}),
-        "shuffle": False,
-        "verbose": resolve_verbose(verbose),
-    }
     distiller = distillation.Distiller(student, teacher if store is None else None)
     distiller.compile(optimizer, metrics=["categorical_accuracy"])
     optimizer.build(distiller.trainable_variables)
-    if store is None:
-        return distiller.fit(mix, **how)
-    written = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=how["verbose"])
-    return distiller.fit(written.tf_data(train.batch_size, flip=flip).repeat(), steps_per_epoch=len(mix), **how)
+    verbose = resolve_verbose(verbose)
+    if store is not None:
+        store = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=verbose)
+    how = {"optimizer": optimizer, "ratio": ratio, "flip": flip, "teacher": teacher, "has_store": store is not None}
+    with backed_up(backup_dir, student, data, epochs, **how) as (callbacks, epoch):
+        mix.restart(epoch)
+        batches = mix
+        if store is not None:
+            rest = store.tf_data(train.batch_size, flip=flip, start=epoch * len(mix))
+            batches = rest.concatenate(store.tf_data(train.batch_size, flip=flip, verify=False).repeat())
+        return distiller.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=None if store is None else len(mix),
+            validation_data=(shown, {"labels": shares, "soft_labels": soft_labels}),
+            shuffle=False,
+            verbose=verbose,
+            callbacks=callbacks,
+        )
 
 
 def _ask(teacher, files, size):

@@ -86,7 +86,7 @@ def distill(arguments):
     data = _load_data(arguments, arguments.size)
     _check_classes(teacher, arguments.teacher, data)
     student = _new_model(arguments, data)
-    how = {"ratio": ratio, "store": arguments.store, "flip": arguments.data is not None}
+    how = {"ratio": ratio, "store": arguments.store, "flip": arguments.data is not None, "backup_dir": arguments.backup}
     if arguments.data is not None:  # crops are of larger pictures than those shown
         how["pictures"] = sets.load_image_folder(arguments.data, 2 * arguments.size).train.pictures
     if arguments.pool is not None:

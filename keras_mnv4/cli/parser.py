@@ -89,6 +89,7 @@ def make_parser():
     added.add_argument("teacher", help="a .keras file of a classifier of the same classes")
     _add_data(added)
     _add_out(added, "student.keras")
+    _add_backup(added)
     _add_model(added)
     added.add_argument("--size", type=_above_0, default=64, help="height and width in pixels")
     added.add_argument("--epochs", type=_above_0, default=20, help="passes over the pictures")

@@ -66,7 +66,7 @@ class SoftLabelStore:
                 "as before: it makes the missing files anew."
             )
 
-    def tf_data(self, batch_size=32, shuffle=True, flip=True, classes=None, seed=0, verify=True):
+    def tf_data(self, batch_size=32, shuffle=True, flip=True, classes=None, seed=0, verify=True, start=0):
         """One pass over the store: `(pictures, probabilities)` in batches, float32, as `Distiller` takes them.
 
         Args:
@@ -79,6 +79,7 @@ class SoftLabelStore:
                 for no labels.
             seed: seed of orders and mirrors.
             verify: whether to check all files first, so that a damaged one is named.
+            start: batches to leave out at the beginning, for training that goes on.
 
         Returns:
             A `tf.data.Dataset`.
@@ -102,6 +103,9 @@ class SoftLabelStore:
         if shuffle:
             records = records.shuffle(4 * self.plan["shard_pictures"], seed=seed)
 
+        numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+        numbered = tf.data.Dataset.zip((records, numbers)).skip(start * batch_size)  # before pictures are decoded
+
         def parse(record, number):
             example = self._parse(record)
             if flip:
@@ -122,11 +126,9 @@ class SoftLabelStore:
             given = tf.reduce_sum(tf.one_hot(example["classes"], classes) * example["shares"][..., None], 1)
             return pictures, {SOFT_LABELS: soft_labels, LABELS: given}
 
-        numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-        numbered = tf.data.Dataset.zip((records, numbers))
         examples = numbered.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         batches = examples.batch(batch_size).map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-        length = tf.data.experimental.assert_cardinality(-(-self.num_pictures // batch_size))
+        length = tf.data.experimental.assert_cardinality(max(-(-self.num_pictures // batch_size) - start, 0))
         return batches.apply(length).prefetch(tf.data.AUTOTUNE)
 
     def _parse(self, record):

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from classifiers import LABELS
@@ -93,6 +94,40 @@ def test_students_are_validated_against_their_teacher(has_store, tmp_path):
     ]
     expected = -(probabilities[0] * np.log(probabilities[1])).sum(-1).mean()
     assert history["val_loss"] == [pytest.approx(expected, rel=1e-4)]
+
+
+class StopAfterTheSecondEpoch(keras.callbacks.BackupAndRestore):
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.once
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("has_store", [False, True])
+def test_a_distillation_that_was_stopped_goes_on_as_if_it_had_not_been(has_store, tmp_path, monkeypatch):
+    teacher = linear()
+    data = PictureData(("a", "b", "c"), *[PictureSet(PICTURES.astype("uint8"), LABELS, size=8)] * 3)
+    store = tmp_path / "store" if has_store else None
+
+    def distill(**how):
+        student = linear(seed=1)
+        how = {"epochs": 4, "store": store, "verbose": 0, "backup_dir": tmp_path / "backup", **how}
+        return training.distill(student, teacher, data, **how).epoch, student.get_weights()
+
+    _, expected = distill()
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks, "BackupAndRestore", StopAfterTheSecondEpoch)
+        with pytest.raises(KeyboardInterrupt):
+            distill()
+    with pytest.raises(ValueError, match="backups of another optimizer"):
+        distill(learning_rate=1.0)
+    epochs, found = distill()
+    assert epochs == [2, 3]
+    for ours, weights in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, weights, rtol=1e-4, atol=1e-6)
+    assert not list((tmp_path / "backup").iterdir())
 
 
 @pytest.mark.once
