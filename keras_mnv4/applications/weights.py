@@ -21,6 +21,7 @@ from keras_mnv4.layers import Classifier
 HAND_PLACED = "MNV4_CHECKPOINTS"  # a folder of checkpoint files put there by hand
 DEFAULT_FOLDER = "~/.keras/keras_mnv4"
 SEED = "seed_generator"  # in the names of states of random numbers, which a file may have or not
+OPTIMIZER = "optimizer"  # how the names of an optimizer's state begin, which files of fitted models have
 QUANTIZER = "_quantizer/"  # in the names of a fake-quantised network's ranges
 TOPS = (2, 7)  # tensors of a classifier in Keras's own files: alone, or with the convolution before it
 
@@ -160,7 +161,7 @@ def assign_tensors(model, tensors, layout, path):
 
 
 def tensor_names(path):
-    """The names of the tensors of a `.weights.h5` file, but for states of random numbers.
+    """The names of the tensors of a `.weights.h5` file, but for states of random numbers and of an optimizer.
 
     Raises:
         OSError: if it is not a whole HDF5 file.
@@ -168,7 +169,7 @@ def tensor_names(path):
     names = []
     with h5py.File(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return [name for name in names if SEED not in name]
+    return [name for name in names if SEED not in name and not name.startswith(OPTIMIZER)]
 
 
 def is_quantized_file(weights):

@@ -119,6 +119,20 @@ def test_keras_files_have_a_top_that_networks_without_leave_out(head, tensors, t
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.once
+def test_keras_files_of_fitted_models_are_read_without_their_optimizer(tmp_path):
+    path = tmp_path / "fitted.weights.h5"
+    arguments = {"classes": 3, "input_shape": (32, 32, 3), "drop_path_rate": 0.1}
+    fitted = build_network(SMALL, **arguments)
+    fitted.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+    fitted.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
+    fitted.save_weights(path)
+    for include_top in (True, False):
+        model = build_network(SMALL, include_top, path, **arguments)
+        for ours, theirs in zip(model.weights, fitted.weights, strict=include_top):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_keras_files_of_longer_networks_are_refused(tmp_path):
     path = tmp_path / "longer.weights.h5"
     longer = dataclasses.replace(SMALL, blocks=(*SMALL.blocks, UIB(SMALL.blocks[-1].filters, expand=2, middle=3)))
