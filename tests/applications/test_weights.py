@@ -107,6 +107,26 @@ def test_keras_files(tmp_path):
         tiny_network(weights=tmp_path / "model.weights.h5", classes=4)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"classes": 4},
+            r"\(`predictions/conv/kernel` has shape \(1, 1, 64, 3\), the model wants \(1, 1, 64, 4\)\.\)$",
+        ),
+        ({"include_top": False, "alpha": 2.0}, r"\(`stem/kernel` has shape \(.*, 8\), the model wants \(.*, 16\)\.\)$"),
+        ({"architecture": dataclasses.replace(SMALL, blocks=(*SMALL.blocks, UIB(16, expand=2)))}, r"'expand' expected"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_few_words(arguments, message, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    arguments = {"architecture": SMALL, "classes": 3, "input_shape": (32, 32, 3), **arguments}
+    build_network(SMALL, classes=3, input_shape=(32, 32, 3)).save_weights(path)
+    with pytest.raises(ValueError, match=message) as caught:
+        build_network(weights=path, **arguments)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
 @pytest.mark.parametrize(("head", "tensors"), [(None, 2), (16, 7)])
 def test_keras_files_have_a_top_that_networks_without_leave_out(head, tensors, tmp_path):
     table = dataclasses.replace(SMALL, head_filters=head)
