@@ -220,7 +220,7 @@ def build_network(
     x, inputs = arguments.resolve_input(input_tensor, input_shape)
 
     style = Style(
-        definition=_resolve_definition(definition or source.definition or architecture.definition, padding),
+        definition=resolve_definition(definition or source.definition or architecture.definition, padding),
         activation=activation or architecture.activation,
         layer_scale=architecture.layer_scale,
         anti_aliasing=architecture.anti_aliasing,
@@ -250,6 +250,25 @@ def build_network(
     model = keras.Model(inputs, x, name=name or architecture.name)
     source.load(model)
     return model
+
+
+def resolve_definition(definition, padding=None):
+    """The `Definition` that is meant.
+
+    Args:
+        definition: a key of `DEFINITIONS`, or a `Definition`.
+        padding: in place of the definition's, if not None.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(definition, Definition):
+        if not isinstance(definition, str) or definition not in DEFINITIONS:
+            raise ValueError(
+                f"`definition` must be one of {sorted(DEFINITIONS)} or a `Definition`. Received: {definition!r}"
+            )
+        definition = DEFINITIONS[definition]
+    return definition if padding is None else dataclasses.replace(definition, padding=padding)
 
 
 def check_rows(architecture):
@@ -306,13 +325,3 @@ def constructor(function_name, architecture, summary, module):
     >>> model = {function_name}(weights=None, classes=10)
     """
     return construct
-
-
-def _resolve_definition(definition, padding):
-    if not isinstance(definition, Definition):
-        if not isinstance(definition, str) or definition not in DEFINITIONS:
-            raise ValueError(
-                f"`definition` must be one of {sorted(DEFINITIONS)} or a `Definition`. Received: {definition!r}"
-            )
-        definition = DEFINITIONS[definition]
-    return definition if padding is None else dataclasses.replace(definition, padding=padding)
