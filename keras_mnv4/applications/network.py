@@ -184,8 +184,9 @@ def build_network(
         name: name of the model.
         alpha: width multiplier. Channels are rounded to multiples of 8. Below 1 the stem (but see `definition`) and
             the convolution before the classifier keep their width; above 1 all grow, but for the stem of a ResNet.
-        dropout_rate: rate of the dropout before the classifier.
-        drop_path_rate: rate that stochastic depth grows towards, linearly over the blocks, from 0 at the first.
+        dropout_rate: rate of the dropout before the classifier, from 0 up to but not including 1.
+        drop_path_rate: rate below 1 that stochastic depth grows towards, linearly over the blocks, from 0 at the
+            first: block `i` of `n`, counted from 0, has `i / n` of it.
         activation: activation of all blocks; by default that of the architecture.
         definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
             base has them. By default that of the checkpoint, else that of the architecture.
@@ -209,6 +210,8 @@ def build_network(
     """
     arguments.check_pooling(pooling)
     arguments.check_alpha(alpha)
+    arguments.check_rate("dropout_rate", dropout_rate)
+    arguments.check_rate("drop_path_rate", drop_path_rate)
     if include_top:
         arguments.check_classes(classes)
     check_rows(architecture)
@@ -219,9 +222,11 @@ def build_network(
     arguments.check_pretrained(source, include_top, classes, classifier_activation, input_shape)
     x, inputs = arguments.resolve_input(input_tensor, input_shape)
 
+    if definition is None:
+        definition = source.definition or architecture.definition
     style = Style(
-        definition=resolve_definition(definition or source.definition or architecture.definition, padding),
-        activation=activation or architecture.activation,
+        definition=resolve_definition(definition, padding),
+        activation=architecture.activation if activation is None else activation,
         layer_scale=architecture.layer_scale,
         anti_aliasing=architecture.anti_aliasing,
     )
