@@ -171,9 +171,9 @@ def build_network(
         include_top: whether to add the classifier and the convolution before it.
         weights: None for random ones; `"imagenet"` or the tag of a checkpoint (see
             `keras_mnv4.applications.CHECKPOINTS`), such as `"e2400_r224_in1k"`, for pretrained ones; or the path of a
-            `.weights.h5` file of this model or a `.safetensors` file in the architecture's `layout`, timm's for
-            MobileNetV4. A `.weights.h5` file does not say which `definition` and preprocessing it was trained with; a
-            `.keras` file does.
+            `.weights.h5` file of this model, a `.h5` file of the whole model or a `.safetensors` file in the
+            architecture's `layout`, timm's for MobileNetV4. A `.weights.h5` file does not say which `definition` and
+            preprocessing it was trained with; a `.keras` file does.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
             None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any

@@ -101,8 +101,10 @@ def test_a_path_of_timms_layout(state, tmp_path):
 def test_keras_files(tmp_path):
     model = tiny_network()
     model.save_weights(tmp_path / "model.weights.h5")
-    again = tiny_network(weights=tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+    model.save(tmp_path / "whole.h5")
+    for name in ("model.weights.h5", "whole.h5"):
+        again = tiny_network(weights=tmp_path / name)
+        np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
     with pytest.raises(ValueError, match="Build it with the `classes`"):
         tiny_network(weights=tmp_path / "model.weights.h5", classes=4)
 
