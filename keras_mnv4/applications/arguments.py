@@ -5,6 +5,8 @@ import numbers
 
 import keras
 
+from keras_mnv4.applications.preprocessing import Preprocessing
+
 MIN_SIZE = 32  # pixels: the networks halve the picture five times
 
 
@@ -30,6 +32,15 @@ def check_rate(name, rate):
     """Raises unless the rate of the argument `name` is a number from 0 up to but not including 1."""
     if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
         raise ValueError(f"`{name}` must be at least 0 and below 1. Received: {name}={rate!r}")
+
+
+def check_preprocessing(include_preprocessing, input_shape):
+    """Raises if a `Preprocessing`, which scales three colours, meets pictures of other channels."""
+    if isinstance(include_preprocessing, Preprocessing) and channels_of(input_shape) != 3:
+        raise ValueError(
+            "A `Preprocessing` takes pictures of 3 channels: use `include_preprocessing=False` and scale them before "
+            f"the model. Received: input_shape={input_shape}"
+        )
 
 
 def check_pretrained(source, include_top, classes, classifier_activation, input_shape):

@@ -16,6 +16,7 @@ from keras_mnv4.applications.block_spec import row_from_dict
 from keras_mnv4.applications.block_spec import row_to_dict
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import round_channels
@@ -172,8 +173,9 @@ def build_network(
         weights: None for random ones; `"imagenet"` or the tag of a checkpoint (see
             `keras_mnv4.applications.CHECKPOINTS`), such as `"e2400_r224_in1k"`, for pretrained ones; or the path of a
             `.weights.h5` file of this model, a `.h5` file of the whole model or a `.safetensors` file in the
-            architecture's `layout`, timm's for MobileNetV4. A `.weights.h5` file does not say which `definition` and
-            preprocessing it was trained with; a `.keras` file does.
+            architecture's `layout`, timm's for MobileNetV4. A `.h5` file's padding, epsilon and scale of pictures are
+            taken from the other arguments: of a network that began at a checkpoint, give `definition` and
+            `include_preprocessing` that checkpoint's. A `.keras` file remembers them.
         input_tensor: a Keras tensor to build on, instead of a new input.
         input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
             None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any
@@ -193,7 +195,8 @@ def build_network(
         padding: `"same"` or `"symmetric"`, in place of the definition's.
         include_preprocessing: whether the model takes bytes, 0 to 255, and scales them itself: as its checkpoint
             wants it, or without one to [-1, 1) by `x / 128 - 1`, a scale that makes the integer file's input the
-            bytes of the picture. If False, it takes scaled pictures.
+            bytes of the picture. A `Preprocessing` scales them in its own way. If False, the model takes scaled
+            pictures.
 
     Returns:
         A Functional `keras.Model`. Its output is `(batch, classes)`; without a classifier, the last feature map or,
@@ -219,6 +222,7 @@ def build_network(
     input_shape = arguments.resolve_input_shape(
         input_shape, source.size or architecture.default_size, include_top, input_tensor
     )
+    arguments.check_preprocessing(include_preprocessing, input_shape)
     arguments.check_pretrained(source, include_top, classes, classifier_activation, input_shape)
     x, inputs = arguments.resolve_input(input_tensor, input_shape)
 
@@ -232,6 +236,8 @@ def build_network(
     )
     if include_preprocessing:
         scaling = source.preprocessing if arguments.channels_of(input_shape) == 3 else None
+        if isinstance(include_preprocessing, Preprocessing):
+            scaling = include_preprocessing
         x = (scaling or BYTES).make_layer(name="preprocessing")(x)
     stem = architecture.stem(alpha, style.definition.narrows_stem)
     x = stem.make_layer(dataclasses.replace(style, anti_aliasing=None), "stem")(x)

@@ -20,6 +20,7 @@ from keras_mnv4.applications import CHECKPOINTS
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridMedium
+from keras_mnv4.applications import Preprocessing
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications import layouts
 from keras_mnv4.applications import weights
@@ -139,6 +140,21 @@ def test_keras_files_have_a_top_that_networks_without_leave_out(head, tensors, t
     assert len(weights.tensor_names(path)) - len(body.weights) == tensors
     for ours, theirs in zip(body.weights, model.weights, strict=False):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.once
+def test_keras_files_of_networks_from_a_checkpoint_are_read_with_its_definition_and_preprocessing(tmp_path):
+    path = tmp_path / "tuned.weights.h5"
+    scaling = Preprocessing(mean=(124.0, 116.0, 104.0), std=(58.0, 57.0, 57.5))
+    trained_as = {"definition": "timm", "include_preprocessing": scaling}
+    tuned = tiny_network(**trained_as)
+    tuned.save_weights(path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    again = tiny_network(weights=path, **trained_as)
+    np.testing.assert_array_equal(again.predict(pictures, verbose=0), tuned.predict(pictures, verbose=0))
+    np.testing.assert_allclose(again.get_layer("preprocessing").scale, [1 / 58, 1 / 57, 1 / 57.5])
+    with pytest.raises(ValueError, match=r"`Preprocessing` takes pictures of 3 channels.*\(32, 32, 1\)"):
+        tiny_network(input_shape=(32, 32, 1), **trained_as)
 
 
 @pytest.mark.once
