@@ -176,7 +176,8 @@ def build_network(
             architecture's `layout`, timm's for MobileNetV4. A `.h5` file's padding, epsilon and scale of pictures are
             taken from the other arguments: of a network that began at a checkpoint, give `definition` and
             `include_preprocessing` that checkpoint's. A `.keras` file remembers them.
-        input_tensor: a Keras tensor to build on, instead of a new input.
+        input_tensor: a Keras tensor to build on, instead of a new input. Of two networks, layers have the same names,
+            and one model cannot hold both: apply the second as a layer, `network(tensor)`.
         input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
             None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any
             size without.
