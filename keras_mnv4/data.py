@@ -4,6 +4,7 @@ Nothing here needs TensorFlow: the sets are `keras.utils.PyDataset`s of NumPy ar
 """
 
 import dataclasses
+import os
 import pathlib
 
 import keras
@@ -38,6 +39,10 @@ class PictureSet(keras.utils.PyDataset):
         shuffle: whether each epoch has another order.
         seed: seed of those orders.
 
+    Raises:
+        ValueError: if there are not as many labels as pictures, a class index is not whole, or `pictures` is neither
+            an array of that shape nor a list of files.
+
     Example:
 
     >>> shown, classes = PictureSet(photos, labels, size=32, batch_size=4)[0]
@@ -47,8 +52,17 @@ class PictureSet(keras.utils.PyDataset):
 
     def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
         super().__init__(workers=2, max_queue_size=8)
+        _check_pictures(pictures, size)
+        labels = np.asarray(labels)
+        if labels.shape[:1] != (len(pictures),):
+            raise ValueError(f"`labels` must be {len(pictures)}, one a picture. Received: shape {labels.shape}")
+        if labels.ndim == 1 and labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
+            raise ValueError(
+                "`labels` must be whole numbers, the index of each picture's class, or probabilities of the shape "
+                f"(count, classes). Received: {labels[labels != np.round(labels)][0]}"
+            )
         self.pictures = pictures
-        self.labels = np.asarray(labels, "int32" if np.ndim(labels) == 1 else "float32")
+        self.labels = np.asarray(labels, "int32" if labels.ndim == 1 else "float32")
         self.size = size
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -92,6 +106,22 @@ class PictureSet(keras.utils.PyDataset):
         if isinstance(self.pictures, np.ndarray):
             return self.pictures[chosen]
         return np.stack([read_picture(self.pictures[index], self.size) for index in chosen])
+
+
+def _check_pictures(pictures, size):
+    if isinstance(pictures, np.ndarray):
+        if pictures.shape[1:] == (size, size, 3):
+            return
+        received = f"an array of shape {pictures.shape}"
+    else:
+        strangers = [each for each in pictures[:1] if not isinstance(each, (str, os.PathLike))]
+        if not strangers:
+            return
+        received = f"a {type(pictures).__name__} of {type(strangers[0]).__name__}; `np.stack` makes one array of many"
+    raise ValueError(
+        f"`pictures` must be an array (count, {size}, {size}, 3), as `size` says, or a list of image files. Received: "
+        f"{received}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +308,8 @@ def picture_files(directory):
 
     Example:
 
-    >>> PictureSet(picture_files("unlabelled"), labels, size=224)
+    >>> files = picture_files("unlabelled")
+    >>> PictureSet(files, [0] * len(files), size=224)
     """
     directory = pathlib.Path(directory)
     return sorted(

@@ -198,7 +198,8 @@ class AdamWRecipe:
         l2: half of it times the sum of squares of every kernel is added to the loss.
         label_smoothing: share of each label that is spread over all classes.
         dropout: rate before the classifier, for `model_arguments`.
-        drop_path: rate of stochastic depth at the last block, for `model_arguments`.
+        drop_path: rate that stochastic depth grows towards, for `model_arguments`: block `i` of `n`, counted from 0,
+            has `i / n` of it.
         sources: an `Augmentation` for each source of pictures, for `keras_mnv4.distillation.DatasetMix`.
         ratio: of the sources, pictures of each.
         mixup: chance of a batch to be mixed, by Mixup or by CutMix, 1 : 1; its parameters are 0.8 and 1.0. The paper's

@@ -174,6 +174,31 @@ def test_a_few_pictures_are_spread_over_the_set():
     assert len(pictures.arrays(limit=1000)[1]) == 100
 
 
+FEW = np.zeros((4, 8, 8, 3), "uint8")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("pictures", "labels", "message"),
+    [
+        (FEW, [0, 1, 0], r"`labels` must be 4, one a picture. Received: shape \(3,\)"),
+        (["a.png", "b.png"], 1, r"`labels` must be 2, one a picture. Received: shape \(\)"),
+        (FEW, [0, 1, 0.5, 1], "`labels` must be whole numbers, .* Received: 0.5"),
+        (FEW[:, :4], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 4, 8, 3\)"),
+        (FEW[..., 0], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 8, 8\)"),
+        (list(FEW), [0, 1, 0, 1], "`pictures` must be .* Received: a list of ndarray; `np.stack`"),
+    ],
+)
+def test_pictures_and_labels_that_are_no_set_are_refused(pictures, labels, message):
+    with pytest.raises(ValueError, match=message):
+        data.PictureSet(pictures, labels, 8)
+
+
+def test_labels_may_be_whole_floats_or_probabilities():
+    assert data.PictureSet(FEW, np.array([0.0, 1.0, 2.0, 1.0]), 8).labels.tolist() == [0, 1, 2, 1]
+    assert data.PictureSet(FEW, np.full((4, 3), 1 / 3), 8)[0][1].shape == (4, 3)
+
+
 def test_folders_that_hold_no_two_classes_are_errors(tmp_path):
     with pytest.raises(ValueError, match="must be a folder"):
         data.load_image_folder(tmp_path / "missing", 32)

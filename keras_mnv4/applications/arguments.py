@@ -5,6 +5,8 @@ import numbers
 
 import keras
 
+from keras_mnv4.applications.preprocessing import Preprocessing
+
 MIN_SIZE = 32  # pixels: the networks halve the picture five times
 
 
@@ -24,6 +26,21 @@ def check_alpha(alpha):
     """Raises unless `alpha` is a number above 0."""
     if not isinstance(alpha, numbers.Real) or not 0 < alpha < math.inf:
         raise ValueError(f"`alpha` must be a number above 0. Received: alpha={alpha!r}")
+
+
+def check_rate(name, rate):
+    """Raises unless the rate of the argument `name` is a number from 0 up to but not including 1."""
+    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+        raise ValueError(f"`{name}` must be at least 0 and below 1. Received: {name}={rate!r}")
+
+
+def check_preprocessing(include_preprocessing, input_shape):
+    """Raises if a `Preprocessing`, which scales three colours, meets pictures of other channels."""
+    if isinstance(include_preprocessing, Preprocessing) and channels_of(input_shape) != 3:
+        raise ValueError(
+            "A `Preprocessing` takes pictures of 3 channels: use `include_preprocessing=False` and scale them before "
+            f"the model. Received: input_shape={input_shape}"
+        )
 
 
 def check_pretrained(source, include_top, classes, classifier_activation, input_shape):
@@ -63,8 +80,8 @@ def resolve_input_shape(input_shape, default_size, include_top, input_tensor=Non
         input_tensor: the tensor to build on, if the user gave one: its shape is what counts.
 
     Raises:
-        ValueError: if it has not three dimensions, no known channels, sides under 32 pixels, or is not that of
-            `input_tensor`.
+        ValueError: if it is not three whole numbers, of which sides may be None, has no channels or sides under 32
+            pixels, or is not that of `input_tensor`.
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_tensor is not None:
@@ -78,8 +95,14 @@ def resolve_input_shape(input_shape, default_size, include_top, input_tensor=Non
         raise ValueError(f"`{name}` must have three dimensions without the batch. Received: input_shape={input_shape}")
     input_shape = tuple(input_shape)
     *sides, channels = (*input_shape[1:], input_shape[0]) if channels_first else input_shape
-    if channels is None:
-        raise ValueError(f"`{name}` must have a known number of channels. Received: input_shape={input_shape}")
+    if not all(side is None or isinstance(side, numbers.Integral) for side in input_shape):
+        raise ValueError(
+            f"`{name}` must be of whole numbers; height and width may be None. Received: input_shape={input_shape}"
+        )
+    if channels is None or channels < 1:
+        raise ValueError(
+            f"`{name}` must have a known number of channels, 1 or more. Received: input_shape={input_shape}"
+        )
     if any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
             f"Height and width of `{name}` must be at least {MIN_SIZE} pixels. Received: input_shape={input_shape}"

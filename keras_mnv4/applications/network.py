@@ -16,6 +16,7 @@ from keras_mnv4.applications.block_spec import row_from_dict
 from keras_mnv4.applications.block_spec import row_to_dict
 from keras_mnv4.applications.checkpoints import CHECKPOINTS
 from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import round_channels
@@ -171,10 +172,12 @@ def build_network(
         include_top: whether to add the classifier and the convolution before it.
         weights: None for random ones; `"imagenet"` or the tag of a checkpoint (see
             `keras_mnv4.applications.CHECKPOINTS`), such as `"e2400_r224_in1k"`, for pretrained ones; or the path of a
-            `.weights.h5` file of this model or a `.safetensors` file in the architecture's `layout`, timm's for
-            MobileNetV4. A `.weights.h5` file does not say which `definition` and preprocessing it was trained with; a
-            `.keras` file does.
-        input_tensor: a Keras tensor to build on, instead of a new input.
+            `.weights.h5` file of this model, a `.h5` file of the whole model or a `.safetensors` file in the
+            architecture's `layout`, timm's for MobileNetV4. A `.h5` file's padding, epsilon and scale of pictures are
+            taken from the other arguments: of a network that began at a checkpoint, give `definition` and
+            `include_preprocessing` that checkpoint's. A `.keras` file remembers them.
+        input_tensor: a Keras tensor to build on, instead of a new input. Of two networks, layers have the same names,
+            and one model cannot hold both: apply the second as a layer, `network(tensor)`.
         input_shape: shape of a picture, `(height, width, channels)` or as the global data format says. Sides may be
             None, and need not be equal. By default that of the checkpoint or the architecture with a classifier, any
             size without.
@@ -184,15 +187,17 @@ def build_network(
         name: name of the model.
         alpha: width multiplier. Channels are rounded to multiples of 8. Below 1 the stem (but see `definition`) and
             the convolution before the classifier keep their width; above 1 all grow, but for the stem of a ResNet.
-        dropout_rate: rate of the dropout before the classifier.
-        drop_path_rate: rate that stochastic depth grows towards, linearly over the blocks, from 0 at the first.
+        dropout_rate: rate of the dropout before the classifier, from 0 up to but not including 1.
+        drop_path_rate: rate below 1 that stochastic depth grows towards, linearly over the blocks, from 0 at the
+            first: block `i` of `n`, counted from 0, has `i / n` of it.
         activation: activation of all blocks; by default that of the architecture.
         definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
             base has them. By default that of the checkpoint, else that of the architecture.
         padding: `"same"` or `"symmetric"`, in place of the definition's.
         include_preprocessing: whether the model takes bytes, 0 to 255, and scales them itself: as its checkpoint
             wants it, or without one to [-1, 1) by `x / 128 - 1`, a scale that makes the integer file's input the
-            bytes of the picture. If False, it takes scaled pictures.
+            bytes of the picture. A `Preprocessing` scales them in its own way. If False, the model takes scaled
+            pictures.
 
     Returns:
         A Functional `keras.Model`. Its output is `(batch, classes)`; without a classifier, the last feature map or,
@@ -209,6 +214,8 @@ def build_network(
     """
     arguments.check_pooling(pooling)
     arguments.check_alpha(alpha)
+    arguments.check_rate("dropout_rate", dropout_rate)
+    arguments.check_rate("drop_path_rate", drop_path_rate)
     if include_top:
         arguments.check_classes(classes)
     check_rows(architecture)
@@ -216,17 +223,22 @@ def build_network(
     input_shape = arguments.resolve_input_shape(
         input_shape, source.size or architecture.default_size, include_top, input_tensor
     )
+    arguments.check_preprocessing(include_preprocessing, input_shape)
     arguments.check_pretrained(source, include_top, classes, classifier_activation, input_shape)
     x, inputs = arguments.resolve_input(input_tensor, input_shape)
 
+    if definition is None:
+        definition = source.definition or architecture.definition
     style = Style(
-        definition=_resolve_definition(definition or source.definition or architecture.definition, padding),
-        activation=activation or architecture.activation,
+        definition=resolve_definition(definition, padding),
+        activation=architecture.activation if activation is None else activation,
         layer_scale=architecture.layer_scale,
         anti_aliasing=architecture.anti_aliasing,
     )
     if include_preprocessing:
         scaling = source.preprocessing if arguments.channels_of(input_shape) == 3 else None
+        if isinstance(include_preprocessing, Preprocessing):
+            scaling = include_preprocessing
         x = (scaling or BYTES).make_layer(name="preprocessing")(x)
     stem = architecture.stem(alpha, style.definition.narrows_stem)
     x = stem.make_layer(dataclasses.replace(style, anti_aliasing=None), "stem")(x)
@@ -250,6 +262,25 @@ def build_network(
     model = keras.Model(inputs, x, name=name or architecture.name)
     source.load(model)
     return model
+
+
+def resolve_definition(definition, padding=None):
+    """The `Definition` that is meant.
+
+    Args:
+        definition: a key of `DEFINITIONS`, or a `Definition`.
+        padding: in place of the definition's, if not None.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(definition, Definition):
+        if not isinstance(definition, str) or definition not in DEFINITIONS:
+            raise ValueError(
+                f"`definition` must be one of {sorted(DEFINITIONS)} or a `Definition`. Received: {definition!r}"
+            )
+        definition = DEFINITIONS[definition]
+    return definition if padding is None else dataclasses.replace(definition, padding=padding)
 
 
 def check_rows(architecture):
@@ -306,13 +337,3 @@ def constructor(function_name, architecture, summary, module):
     >>> model = {function_name}(weights=None, classes=10)
     """
     return construct
-
-
-def _resolve_definition(definition, padding):
-    if not isinstance(definition, Definition):
-        if not isinstance(definition, str) or definition not in DEFINITIONS:
-            raise ValueError(
-                f"`definition` must be one of {sorted(DEFINITIONS)} or a `Definition`. Received: {definition!r}"
-            )
-        definition = DEFINITIONS[definition]
-    return definition if padding is None else dataclasses.replace(definition, padding=padding)

@@ -5,6 +5,9 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
+import textwrap
+import warnings
 
 import h5py
 import numpy as np
@@ -21,7 +24,11 @@ from keras_mnv4.layers import Classifier
 HAND_PLACED = "MNV4_CHECKPOINTS"  # a folder of checkpoint files put there by hand
 DEFAULT_FOLDER = "~/.keras/keras_mnv4"
 SEED = "seed_generator"  # in the names of states of random numbers, which a file may have or not
+OPTIMIZER = "optimizer"  # how the names of an optimizer's state begin, which files of fitted models have
 QUANTIZER = "_quantizer/"  # in the names of a fake-quantised network's ranges
+# What Keras says of a tensor of another shape, before all values of the variable.
+MISMATCH = re.compile(r"variable\.shape=(\(.*?\)), Received: value\.shape=(\(.*?\))\..*<Variable path=([^,]*)")
+MIRROR = "Skipping nested container at '_operations_by_depth"  # of layers that are read elsewhere, too
 TOPS = (2, 7)  # tensors of a classifier in Keras's own files: alone, or with the convolution before it
 
 
@@ -160,7 +167,7 @@ def assign_tensors(model, tensors, layout, path):
 
 
 def tensor_names(path):
-    """The names of the tensors of a `.weights.h5` file, but for states of random numbers.
+    """The names of the tensors of a `.weights.h5` file, but for states of random numbers and of an optimizer.
 
     Raises:
         OSError: if it is not a whole HDF5 file.
@@ -168,7 +175,7 @@ def tensor_names(path):
     names = []
     with h5py.File(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return [name for name in names if SEED not in name]
+    return [name for name in names if SEED not in name and not name.startswith(OPTIMIZER)]
 
 
 def is_quantized_file(weights):
@@ -189,12 +196,23 @@ def _load_keras_file(model, path):
         is_top = not has_top and left_over in TOPS and any(name.startswith("layers/classifier/") for name in names)
         if left_over > 0 and not is_top:  # Keras would leave them out without a word
             raise ValueError(f"It has {left_over} tensors more than the model.")
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", MIRROR)
+            model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         raise ValueError(
             f"The weights in '{path}' do not fit model `{model.name}`, or the file is damaged. Build it with the "
-            f"`classes`, `alpha` and `include_top` that the file was saved with. ({error})"
+            f"`classes`, `alpha` and `include_top` that the file was saved with. ({_shorten(error)})"
         ) from error
+
+
+def _shorten(error):
+    """What an error of Keras's reader comes to, without the values of variables and the objects that it lists."""
+    found = MISMATCH.search(str(error))
+    if found is None:
+        return textwrap.shorten(str(error), 300)
+    ours, theirs, name = found.groups()
+    return f"`{name}` has shape {theirs}, the model wants {ours}."
 
 
 def _read_safetensors(path):

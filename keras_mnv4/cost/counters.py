@@ -294,8 +294,8 @@ def interpolate(row, value, shape, channel_axis):
 def count_classifier(layer, row, value):
     conv = layer.conv
     logits = count_part(row, "conv", "ConvNormAct", lambda part, value: count_conv(part, value, conv), value)
-    name = layer.activation.__name__
-    if name == "linear":
+    name = layer.activation_part
+    if name is None:
         return logits.to((1, layer.classes))
     how = layer.part_quantization(name) or FLOAT
     return count_part(

@@ -96,6 +96,9 @@ def measure_latency(source, num_threads=1, runs=50):
     Returns:
         A `Latency`.
 
+    Raises:
+        ValueError: if `runs` is below 1.
+
     Example:
 
     >>> measure_latency("vision.tflite").median < 100
@@ -115,13 +118,13 @@ def measure_operators(source, num_threads=1, runs=20):
     Args:
         source: path of the file, or its bytes.
         num_threads: threads to use.
-        runs: counted runs of each.
+        runs: counted runs of each, 1 or more.
 
     Returns:
         A `FileLatency`.
 
     Raises:
-        ValueError: if the file is no TFLite file of one graph.
+        ValueError: if the file is no TFLite file of one graph, or `runs` is below 1.
 
     Example:
 
@@ -156,6 +159,8 @@ def _interpreter(content, num_threads):
 
 
 def _time(interpreter, runs):
+    if runs < 1:
+        raise ValueError(f"`runs` must be 1 or more. Received: runs={runs}")
     times = []
     for run in range(-max(runs // 10, 1), runs):
         start = time.perf_counter()

@@ -36,7 +36,7 @@ def profile(model, input_shape=None, arithmetic=None):
 
     Args:
         model: a Functional or Sequential Keras model, float or from `keras_mnv4.qat.quantize_model`, of layers of this
-            package and of Keras. For other layers see `register_counter`.
+            package and the common ones of Keras. Others are refused by name: see `register_counter`.
         input_shape: shape of one input without the batch, in place of the model's own; a list of them for a model of
             several inputs. Needed where the model's is not fixed.
         arithmetic: an `Arithmetic`: what the model does not say about how it is computed.

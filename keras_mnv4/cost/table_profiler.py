@@ -13,6 +13,7 @@ from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import FusedIB
 from keras_mnv4.applications.block_spec import MaxPool
 from keras_mnv4.applications.block_spec import Separable
+from keras_mnv4.applications.network import resolve_definition
 from keras_mnv4.cost.arithmetic import Arithmetic
 from keras_mnv4.cost.arithmetic import Row
 from keras_mnv4.cost.arithmetic import Value
@@ -61,8 +62,8 @@ class ConvSpec:
 class TableProfiler:
     """Profiles networks from their tables: what `profile` says of the model, without the model.
 
-    Networks are those of the default definition (see `keras_mnv4.applications.Definition`). What a row costs is worked
-    out once for each place and input that it is met with, then looked up.
+    Networks are those of the architecture's own `definition`. What a row costs is worked out once for each place and
+    input that it is met with, then looked up.
 
     Args:
         input_shape: `(height, width, channels)`; None for each architecture's default size.
@@ -98,7 +99,8 @@ class TableProfiler:
         of_blocks = of_blocks or {}
         size = architecture.default_size
         value, costs = self._look_up(self._enter, self.input_shape or (size, size, 3))
-        blocks = [("stem", architecture.stem(alpha), None)]
+        stem = architecture.stem(alpha, resolve_definition(architecture.definition).narrows_stem)
+        blocks = [("stem", stem, None)]
         _, *body = architecture.blocks
         for index, block in enumerate(body):
             blocks.append(

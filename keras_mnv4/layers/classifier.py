@@ -44,11 +44,11 @@ class Classifier(QuantizableLayer):
             dtype=self.dtype_policy,
             name="conv",
         )
-        self.output_quantizer = self.make_output_quantizer(self._activation_part)
+        self.output_quantizer = self.make_output_quantizer(self.activation_part)
         self.finish_parts()
 
     @property
-    def _activation_part(self):
+    def activation_part(self):
         """`"softmax"` and the like; None where there is nothing to compute after the convolution."""
         if self.activation is keras.activations.linear:
             return None
@@ -56,7 +56,7 @@ class Classifier(QuantizableLayer):
 
     @property
     def quantizable_parts(self):
-        return ("conv",) if self._activation_part is None else ("conv", self._activation_part)
+        return ("conv",) if self.activation_part is None else ("conv", self.activation_part)
 
     def build(self, input_shape):
         sides = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]

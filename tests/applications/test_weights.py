@@ -20,6 +20,7 @@ from keras_mnv4.applications import CHECKPOINTS
 from keras_mnv4.applications import UIB
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridMedium
+from keras_mnv4.applications import Preprocessing
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications import layouts
 from keras_mnv4.applications import weights
@@ -101,10 +102,32 @@ def test_a_path_of_timms_layout(state, tmp_path):
 def test_keras_files(tmp_path):
     model = tiny_network()
     model.save_weights(tmp_path / "model.weights.h5")
-    again = tiny_network(weights=tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+    model.save(tmp_path / "whole.h5")
+    for name in ("model.weights.h5", "whole.h5"):
+        again = tiny_network(weights=tmp_path / name)
+        np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
     with pytest.raises(ValueError, match="Build it with the `classes`"):
         tiny_network(weights=tmp_path / "model.weights.h5", classes=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"classes": 4},
+            r"\(`predictions/conv/kernel` has shape \(1, 1, 64, 3\), the model wants \(1, 1, 64, 4\)\.\)$",
+        ),
+        ({"include_top": False, "alpha": 2.0}, r"\(`stem/kernel` has shape \(.*, 8\), the model wants \(.*, 16\)\.\)$"),
+        ({"architecture": dataclasses.replace(SMALL, blocks=(*SMALL.blocks, UIB(16, expand=2)))}, r"'expand' expected"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_few_words(arguments, message, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    arguments = {"architecture": SMALL, "classes": 3, "input_shape": (32, 32, 3), **arguments}
+    build_network(SMALL, classes=3, input_shape=(32, 32, 3)).save_weights(path)
+    with pytest.raises(ValueError, match=message) as caught:
+        build_network(weights=path, **arguments)
+    assert len(str(caught.value)) < 500 + len(str(path))
 
 
 @pytest.mark.parametrize(("head", "tensors"), [(None, 2), (16, 7)])
@@ -117,6 +140,35 @@ def test_keras_files_have_a_top_that_networks_without_leave_out(head, tensors, t
     assert len(weights.tensor_names(path)) - len(body.weights) == tensors
     for ours, theirs in zip(body.weights, model.weights, strict=False):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.once
+def test_keras_files_of_networks_from_a_checkpoint_are_read_with_its_definition_and_preprocessing(tmp_path):
+    path = tmp_path / "tuned.weights.h5"
+    scaling = Preprocessing(mean=(124.0, 116.0, 104.0), std=(58.0, 57.0, 57.5))
+    trained_as = {"definition": "timm", "include_preprocessing": scaling}
+    tuned = tiny_network(**trained_as)
+    tuned.save_weights(path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    again = tiny_network(weights=path, **trained_as)
+    np.testing.assert_array_equal(again.predict(pictures, verbose=0), tuned.predict(pictures, verbose=0))
+    np.testing.assert_allclose(again.get_layer("preprocessing").scale, [1 / 58, 1 / 57, 1 / 57.5])
+    with pytest.raises(ValueError, match=r"`Preprocessing` takes pictures of 3 channels.*\(32, 32, 1\)"):
+        tiny_network(input_shape=(32, 32, 1), **trained_as)
+
+
+@pytest.mark.once
+def test_keras_files_of_fitted_models_are_read_without_their_optimizer(tmp_path):
+    path = tmp_path / "fitted.weights.h5"
+    arguments = {"classes": 3, "input_shape": (32, 32, 3), "drop_path_rate": 0.1}
+    fitted = build_network(SMALL, **arguments)
+    fitted.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
+    fitted.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
+    fitted.save_weights(path)
+    for include_top in (True, False):
+        model = build_network(SMALL, include_top, path, **arguments)
+        for ours, theirs in zip(model.weights, fitted.weights, strict=include_top):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_keras_files_of_longer_networks_are_refused(tmp_path):

@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_mnv4 import cost
 from keras_mnv4 import qat
+from keras_mnv4.layers import Classifier
 
 pytestmark = pytest.mark.once
 MAP = (8, 8, 4)
@@ -80,6 +81,11 @@ def test_operations(layer, shape, expected):
     assert counted(model) == expected
     expected_weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert cost.profile(model).parameters == expected_weights
+
+
+def test_a_classifier_may_have_a_layer_for_its_activation():
+    by_name, by_layer = (of_one(Classifier(5, each, name="top"), (1, 1, 4)) for each in ("softmax", layers.Softmax()))
+    assert cost.profile(by_layer).layers == cost.profile(by_name).layers
 
 
 def test_softmax_runs_along_its_axis():

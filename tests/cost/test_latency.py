@@ -31,6 +31,12 @@ def test_latency_of_a_file_and_of_its_bytes(hybrid_file):
         assert str(found).endswith(" ms")
 
 
+@pytest.mark.parametrize("measure", [cost.measure_latency, cost.measure_operators])
+def test_no_run_at_all_is_refused(measure, hybrid_file):
+    with pytest.raises(ValueError, match="`runs` must be 1 or more"):
+        measure(hybrid_file, runs=0)
+
+
 def test_every_operator_is_measured_and_told_apart(hybrid_file):
     found = cost.measure_operators(hybrid_file, runs=3)
     file = read_tflite(hybrid_file)

@@ -114,6 +114,12 @@ def test_the_whole_family_costs_what_its_models_do(name, alpha):
     assert found.ace_v2() == cost.profile(model).ace_v2()
 
 
+def test_a_definition_that_narrows_the_stem_is_heeded():
+    architecture = dataclasses.replace(ARCHITECTURES["MobileNetV4ConvSmall"], definition="model_garden")
+    found = cost.TableProfiler().profile(architecture, alpha=0.5)
+    assert found.layers == cost.profile(build_network(architecture, alpha=0.5)).layers
+
+
 def test_arithmetic_and_input_are_taken_over():
     arithmetic = cost.Arithmetic(norms="float", rescaling="float", float_format="bfloat16")
     profiler = cost.TableProfiler((32, 32, 3), 3, include_preprocessing=False, arithmetic=arithmetic)
