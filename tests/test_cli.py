@@ -274,20 +274,56 @@ def test_models_of_other_classes_are_not_quantised(photo_folder, tmp_path, capsy
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("shape", "activation", "message"),
+    ("shape", "message"),
     [
-        ((None, None, 3), "softmax", "has (None, None, 3), (2,)"),
-        ((32, 48, 3), "softmax", "has (32, 48, 3), (2,)"),
-        ((32, 32, 1), "softmax", "has (32, 32, 1), (2,)"),
-        ((32, 32, 3), None, "gives logits: add a softmax"),
+        ((None, None, 3), "has (None, None, 3), (2,)"),
+        ((32, 48, 3), "has (32, 48, 3), (2,)"),
+        ((32, 32, 1), "has (32, 32, 1), (2,)"),
     ],
 )
-def test_models_that_are_no_classifiers_of_pictures_are_not_quantised(tmp_path, capsys, shape, activation, message):
-    pixels = keras.Input(shape)
-    outputs = keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(pixels))
-    keras.Model(pixels, outputs).save(tmp_path / "model.keras")
+def test_models_that_are_no_classifiers_of_pictures_are_not_quantised(tmp_path, capsys, shape, message):
+    _pooled(shape, "softmax").save(tmp_path / "model.keras")
     assert mnv4("quantize", tmp_path / "model.keras", "--out", tmp_path / "q.keras") == 1
     assert message in capsys.readouterr().err
+
+
+def _pooled(shape, activation):
+    pixels = keras.Input(shape)
+    outputs = keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(pixels))
+    return keras.Model(pixels, outputs)
+
+
+@pytest.mark.once
+@pytest.mark.tensorflow
+def test_models_that_give_logits_are_quantised_and_exported(photo_folder, tmp_path):
+    model = _pooled((32, 32, 3), None)
+    model.save(tmp_path / "model.keras")
+    data, quantized = ("--data", photo_folder), tmp_path / "q.keras"
+    assert mnv4("quantize", tmp_path / "model.keras", *data, "--epochs", 1, "--out", quantized) == 0
+    assert mnv4("export", quantized, *data, "--target", "cpu", "--out", tmp_path / "model.tflite") == 0
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", [("train",), ("distill", "teacher.keras"), ("demo",)])
+def test_pictures_that_are_too_small_are_refused_before_any_is_read(tmp_path, capsys, command):
+    out = () if command == ("demo",) else ("--out", tmp_path / "model.keras")
+    assert mnv4(*command, "--data", tmp_path / "not_looked_for", "--size", 16, *out) == 1
+    assert "`--size` must be 32 pixels at least. Received: 16" in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_checkpoints_of_other_classes_are_built_with_theirs(photo_folder, tmp_path, monkeypatch):
+    built = []
+
+    def build(**how):
+        built.append((how["weights"], how["classes"]))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(applications, "MobileNetV4ConvMedium", build)
+    for tag in ("e250_r384_in12k", "imagenet"):
+        out = ("--data", photo_folder, "--out", tmp_path / "model.keras")
+        assert mnv4("train", "--model", "conv_medium", "--weights", tag, *out) == 1
+    assert built == [("e250_r384_in12k", 11821), ("imagenet", 1000)]
 
 
 @pytest.mark.once

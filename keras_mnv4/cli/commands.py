@@ -45,6 +45,7 @@ def train(arguments):
     from keras_mnv4 import training
 
     _check_model_path(arguments)
+    _check_size(arguments)
     if arguments.weights is not None:
         return _fine_tune(arguments)
     arguments.size = arguments.size or SIZE
@@ -74,6 +75,7 @@ def distill(arguments):
     from keras_mnv4 import training
 
     _check_model_path(arguments)
+    _check_size(arguments)
     ratio = _ratio(arguments.mix)
     if arguments.pool is not None and not arguments.pool.is_dir():
         raise ValueError(f"`--pool` must be a folder of pictures. Received: {arguments.pool}")
@@ -197,8 +199,7 @@ def search(arguments):
     how = {"limits": limits, "epochs": arguments.epochs, "seed": arguments.seed}
     shape = (arguments.size, arguments.size, 3)
     _check_painting(arguments)
-    if arguments.size < LEAST_SIZE:
-        raise ValueError(f"`--size` must be {LEAST_SIZE} pixels at least. Received: {arguments.size}")
+    _check_size(arguments)
     flip = arguments.data is not None
     is_two_stage = arguments.space == "two-stage"
     if is_two_stage and arguments.strategy != "spos":
@@ -255,6 +256,7 @@ def demo(arguments):
     from keras_mnv4 import applications
     from keras_mnv4.demo import run_demo
 
+    _check_size(arguments)
     build = getattr(applications, MODELS[arguments.model])
     result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
     text = "All checks hold." if result.ok else "Not all checks hold."
@@ -275,10 +277,14 @@ def _fine_tune(arguments):
     """`train --weights`."""
     from keras_mnv4 import applications
     from keras_mnv4 import training
+    from keras_mnv4.applications.checkpoints import CHECKPOINTS
 
     build = getattr(applications, MODELS[arguments.model])
     shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
-    pretrained = build(weights=arguments.weights, input_shape=shape, alpha=arguments.alpha, dropout_rate=0.2)
+    how = {"input_shape": shape, "alpha": arguments.alpha, "dropout_rate": 0.2}
+    known = [each for each in CHECKPOINTS if each.tag == arguments.weights]
+    classes = known[0].classes if known else 1000
+    pretrained = build(weights=arguments.weights, classes=classes, **how)
     data = _load_data(arguments, pretrained.input_shape[1])
     model = applications.replace_classifier(pretrained, len(data.class_names))
     epochs = TUNING_EPOCHS if arguments.epochs is None else arguments.epochs
@@ -312,6 +318,12 @@ def _profile(arguments):
         model = qat.quantize_model(model, arguments.policy)
     shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
     return costs.profile(model, shape)
+
+
+def _check_size(arguments):
+    """Raises, before pictures are read, if a network could not be trained on pictures so small."""
+    if arguments.size is not None and arguments.size < LEAST_SIZE:
+        raise ValueError(f"`--size` must be {LEAST_SIZE} pixels at least. Received: {arguments.size}")
 
 
 def _check_painting(arguments):
@@ -385,9 +397,7 @@ def _load_model(path):
 
 
 def _load_classifier(path):
-    """A model that takes square colour pictures of one size, and gives probabilities."""
-    from keras_mnv4.distillation.classifier_view import ends_in_softmax
-
+    """A model that takes square colour pictures of one size, and gives a number for each class."""
     model = _load_model(path)
     shapes = [tuple(tensor.shape[1:]) for tensor in (*(model.inputs or ()), *(model.outputs or ()))]
     ranks = [len(shape) for shape in shapes]
@@ -396,8 +406,6 @@ def _load_classifier(path):
             "The model must take square pictures of one size, (size, size, 3), and give (classes,). That of "
             f"{path} has {', '.join(map(str, shapes))}"
         )
-    if ends_in_softmax(model) is False:
-        raise ValueError(f"The model must give probabilities, and that of {path} gives logits: add a softmax.")
     return model
 
 

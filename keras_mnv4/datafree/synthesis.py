@@ -242,8 +242,8 @@ class _Maker:
         directory.mkdir(parents=True, exist_ok=True)
         check_plan(directory / PLAN, self.written, "pictures")
         (directory / BATCHES).mkdir(exist_ok=True)
-        for leftover in directory.glob(f"{BATCHES}/.*.npz.*"):  # of a process that was killed
-            shutil.rmtree(leftover)
+        for leftover in (*directory.glob(f"{BATCHES}/.*.npz.*"), *directory.glob(f"{PICTURES}/*/.*.png.*")):
+            shutil.rmtree(leftover)  # of a process that was killed
         order = np.random.default_rng(self.seed).permutation(self.classes)
         batches = [
             (turn, start, min(start + self.batch_size, count))
