@@ -10,10 +10,10 @@ from keras import ops
 from keras_mnv4.applications.arguments import resolve_input_shape
 from keras_mnv4.applications.block_spec import BLOCK
 from keras_mnv4.applications.block_spec import Choice
-from keras_mnv4.applications.network import DEFINITIONS
 from keras_mnv4.applications.network import Definition
 from keras_mnv4.applications.network import Style
 from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.network import resolve_definition
 from keras_mnv4.applications.preprocessing import BYTES
 from keras_mnv4.batches import batches_of
 from keras_mnv4.layers import Classifier
@@ -97,8 +97,7 @@ class SuperNet(keras.Model):
             "definition": definition,
             "include_preprocessing": include_preprocessing,
         }
-        definition = definition or architecture.definition
-        definition = DEFINITIONS[definition] if isinstance(definition, str) else definition
+        definition = resolve_definition(architecture.definition if definition is None else definition)
         self.style = Style(definition, architecture.activation, architecture.layer_scale, None)
         self.code = Gates(space)
         self.gates = self.add_weight(

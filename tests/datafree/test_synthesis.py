@@ -424,6 +424,16 @@ class TestSynthesize:
         np.testing.assert_allclose(teacher.predict(pictures / 127.5 - 1, verbose=0), made.logits, atol=1e-5)
 
 
+@pytest.mark.once
+def test_what_a_killed_process_left_half_written_is_cleared(tmp_path):
+    left = tmp_path / "batches" / ".00_000000.npz.abc", tmp_path / "pictures" / "0" / ".00_000000.png.abc"
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "half").touch()
+    make(tmp_path)
+    assert not any(folder.exists() for folder in left)
+
+
 @pytest.mark.slow
 @pytest.mark.once
 def test_killed_at_ten_moments_it_loses_no_finished_batch(tmp_path):

@@ -248,6 +248,8 @@ def test_what_cannot_be_shared_is_refused(rows, message):
     space = tuner.SearchSpace(Architecture("refused", (Conv(8, kernel=3, stride=2), *rows)))
     with pytest.raises(ValueError, match=message):
         SuperNet(space)
+    with pytest.raises(ValueError, match=r"`definition` must be one of .*'torch'"):
+        SuperNet(TINY, definition="torch")
     with pytest.raises(ValueError, match="must be known"):
         SuperNet(TINY, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match="at least 32 pixels"):  # of which no network could be made
