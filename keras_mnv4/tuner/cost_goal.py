@@ -12,9 +12,10 @@ LEAST_SHARE = 1e-2  # of the logarithms of cost and target, below which cost doe
 class CostGoal(keras.layers.Layer):
     """A loss that counts the mean cost of what would be drawn.
 
-    In the form `"limit"` cost has a price. It is nothing as long as the cost is within the target, rises while it is
-    beyond, and falls again: it comes to what the last of the cost is worth, however large the loss is. That is gradient
-    ascent for the multiplier of Lagrange.
+    In the form `"limit"` that cost has a price. The price is nothing as long as the likeliest network is within the
+    target, rises while that is beyond, and falls again: it comes to what the last of the cost is worth, however large
+    the loss is. That is gradient ascent for the multiplier of Lagrange, at the network that would be found: of chances
+    that are all much the same the mean cost says little about that one.
 
     Source: Cai et al., "ProxylessNAS" (arXiv 1812.00332), section 3.3, for `"mul"` and `"add"`; `"limit"` is this
     package's, by the method of Arrow and Hurwicz.
@@ -63,7 +64,9 @@ class CostGoal(keras.layers.Layer):
         """
         ratio = self.table.expect(chances) / self.target
         if self.form == "limit":
-            price = ops.maximum(self.price + self.price_rate * ops.stop_gradient(ratio - 1.0), 0.0)
+            likeliest = {name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in chances.items()}
+            beyond = ops.stop_gradient(self.table.expect(likeliest) / self.target - 1.0)
+            price = ops.maximum(self.price + self.price_rate * beyond, 0.0)
             price = ops.where(is_due, price, self.price)
             self.price.assign(price)
             return loss + price * (ratio - 1.0)

@@ -20,7 +20,7 @@ class DARTS(Strategy):
     at second order, for what one more step of plain gradient descent would make of them.
 
     Source: Liu et al., "DARTS: Differentiable Architecture Search" (arXiv 1806.09055), section 2.3. It has no regard to
-    cost; with a target, here the mean cost of the networks of these shares is kept within it.
+    cost; with a target, here the cost of the network of the largest shares is kept within it.
 
     Args:
         supernet: a `SuperNet`.
@@ -28,8 +28,8 @@ class DARTS(Strategy):
             None for first order.
         costs: a `CostModel`; None for no regard to cost.
         target: pair of a measure of `costs` and the most it may be, such as `("macs", 30e6)`.
-        price_rate: what the price of cost rises by in a step in which it is twice the target, as with the form
-            `"limit"` of `ProxylessNAS`.
+        price_rate: what the price of cost rises by in a step in which that network costs twice the target, as with the
+            form `"limit"` of `ProxylessNAS`.
         seed: seed of the first logits.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
 

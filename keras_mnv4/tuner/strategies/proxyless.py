@@ -26,9 +26,10 @@ class ProxylessNAS(Strategy):
         target: pair of a measure of `costs` and the cost to aim at, such as `("macs", 30e6)`.
         form: how cost counts: `"mul"`, the loss times `scale * (log(cost) / log(target)) ** exponent`; `"add"`, the
             loss plus `weight * (cost / target - 1)`; or `"limit"`, this package's, the loss plus `price * (cost /
-            target - 1)`, of a price that is 0 as long as cost is within the target, and rises while it is not.
+            target - 1)`, of a price that is 0 as long as the likeliest network is within the target, and rises while it
+            is not.
         scale, exponent, weight: of these.
-        price_rate: what that price rises by in a step of the logits in which the cost is twice the target.
+        price_rate: what that price rises by in a step of the logits in which that network costs twice the target.
         every: steps of the weights for each step of the logits. In between, and in warm-up, their optimizer rests.
         seed: seed of the first logits and of what is drawn.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
