@@ -453,6 +453,12 @@ def backed_up(backup_dir, model, data, epochs, **how):
 
     Raises:
         ValueError: if the folder has backups of another training.
+
+    Example:
+
+    >>> with backed_up("backup", model, data, epochs=3) as (callbacks, done):
+    ...     done, len(callbacks)
+    (0, 1)
     """
     if backup_dir is None:
         yield [], 0
