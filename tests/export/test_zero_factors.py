@@ -52,6 +52,7 @@ def network(tail):
 
 
 @pytest.mark.no_cover
+@pytest.mark.filterwarnings("ignore:Policy `pikelpn` rounds the scales")
 @pytest.mark.parametrize("policy", ["w8a8", "w4a8", "pikelpn"])
 @pytest.mark.parametrize("tail", TAILS)
 def test_channels_that_are_multiplied_by_zero_are_exported(tail, policy, real_photos, tmp_path):
@@ -78,6 +79,7 @@ def test_a_new_residual_unit_is_exported(real_photos, tmp_path):
     assert report.agreement.within_one_step == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:Policy `pikelpn` rounds the scales")
 @pytest.mark.parametrize("policy", ["w8a8", "pikelpn"])
 @pytest.mark.parametrize("tail", TAILS)
 def test_outputs_stay_while_no_factor_is_zero(tail, policy, real_photos):

@@ -126,7 +126,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
             training.train(small_classifier(), data, epochs=2, verbose=0, backup_dir=backup)
     assert any(backup.iterdir())
     for model, other, epochs, what in (
-        (small_classifier(), data, 3, "epochs"),
+        (small_classifier(), data, 3, "epochs, optimizer"),
         (qat.quantize_model(small_classifier()), data, 2, "network, quantizers"),
         (small_classifier(), dataclasses.replace(data, class_names=("a", "b", "d")), 2, "class_names"),
     ):
@@ -145,7 +145,7 @@ def test_corrections_see_all_classes_of_a_set_that_is_sorted_by_them(epochs, mon
     data = PictureData(tuple("abcdefghij"), pictures, pictures, pictures)
     for name in ("calibrate", "correct_biases", "optimize_rounding"):
         monkeypatch.setattr(qat, name, lambda model, shown: seen.append(shown[:, 0, 0, 0]))
-    monkeypatch.setattr(training, "train", lambda *_: None)
+    monkeypatch.setattr(training, "train", lambda *_, **__: None)
     monkeypatch.setattr(training, "CORRECTION_PIXELS", 32 * 8 * 8)
     training.quantize(small_classifier(), data, epochs=epochs)
     calibrated, corrected = seen
