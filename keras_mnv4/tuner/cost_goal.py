@@ -67,7 +67,7 @@ class CostGoal(keras.layers.Layer):
             likeliest = {name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in chances.items()}
             beyond = ops.stop_gradient(self.table.expect(likeliest) / self.target - 1.0)
             price = ops.maximum(self.price + self.price_rate * beyond, 0.0)
-            price = ops.where(is_due, price, self.price)
+            price = ops.where(is_due, price, ops.convert_to_tensor(self.price))
             self.price.assign(price)
             return loss + price * (ratio - 1.0)
         if self.form == "add":

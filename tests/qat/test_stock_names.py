@@ -62,5 +62,5 @@ def test_named_policies_spare_the_ends_of_any_network(policy, expected):
 
 
 def test_stock_normalisations_that_a_policy_would_round_are_warned_of():
-    with pytest.warns(UserWarning, match="folded into kernels: 3, the first `bn_1`"):
+    with pytest.raises(UserWarning, match="folded into kernels: 3, the first `bn_1`"):
         qat.quantize_model(stock(), "pikelpn")
