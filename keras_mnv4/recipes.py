@@ -1,29 +1,22 @@
 """Recipes: how networks of papers were trained, as data with a `fit`."""
 
-import contextlib
 import dataclasses
 import math
-import pathlib
 
 import keras
 from keras import ops
 
+from keras_mnv4.backups import backed_up
 from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.distillation.classifier_view import gives_logits
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import epochs_in
-from keras_mnv4.files import fingerprint
-from keras_mnv4.files import plan_entry
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
-from keras_mnv4.qat.fake_quantize import FakeQuantize
 
 BATCH = 256  # that learning rates of `SGDRecipe` are for
-FINGERPRINT_PICTURES = 16  # by which those of a backup are known again
 EMA_SHARE = 0.1  # of a training, that a moving average of weights reaches back at most
 
 
@@ -435,60 +428,6 @@ def fit_classifier(
             verbose=resolve_verbose(verbose),
             callbacks=callbacks,
         )
-
-
-@contextlib.contextmanager
-def backed_up(backup_dir, model, data, epochs, **how):
-    """Backs a training up, in a folder that is deleted when it has come to its end.
-
-    Args:
-        backup_dir: the folder, or None for no backup.
-        model: what is trained.
-        data: the `keras_mnv4.data.PictureData`.
-        epochs: their number.
-        **how: what else a training that goes on must have in common with that which made the backup.
-
-    Yields:
-        A list of callbacks for `fit`, and the number of epochs that are done already.
-
-    Raises:
-        ValueError: if the folder has backups of another training.
-
-    Example:
-
-    >>> with backed_up("backup", model, data, epochs=3) as (callbacks, done):
-    ...     done, len(callbacks)
-    (0, 1)
-    """
-    if backup_dir is None:
-        yield [], 0
-        return
-    backup = pathlib.Path(backup_dir)
-    latest, plan = backup / "latest", backup / "plan.json"  # two, for Keras deletes the one itself
-    backup.mkdir(parents=True, exist_ok=True)
-    if not epochs_in(latest):  # of a call that was stopped before or behind its backups
-        plan.unlink(missing_ok=True)
-    check_plan(plan, {**_training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")
-    yield [keras.callbacks.BackupAndRestore(latest, double_checkpoint=True)], epochs_in(latest)  # a kill spoils one
-    plan.unlink()
-
-
-def _training_plan(model, data, epochs):
-    kinds = [[list(weight.shape), weight.trainable] for weight in model.weights]
-    quantizers = [
-        keras.saving.serialize_keras_object(layer.quantizer)["config"]
-        for layer in model._flatten_layers()
-        if isinstance(layer, FakeQuantize)
-    ]
-    return {
-        "network": kinds,
-        "quantizers": quantizers,
-        "epochs": epochs,
-        "batch_size": data.train.batch_size,
-        "class_names": list(data.class_names),
-        "size": data.train.size,
-        "pictures": fingerprint([data.train.labels, *data.train.arrays(FINGERPRINT_PICTURES)]),
-    }
 
 
 def decay_kernels(model, l2):

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
+from keras_mnv4.backups import backed_up
 from keras_mnv4.data import PictureSet
 from keras_mnv4.data import read_picture
 from keras_mnv4.distillation.classifier_view import ClassifierView
@@ -17,7 +18,6 @@ from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.recipes import adamw
-from keras_mnv4.recipes import backed_up
 from keras_mnv4.recipes import fit_classifier
 
 HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone

@@ -221,7 +221,8 @@ def _add_model(added):
 
 
 def _add_synthesis(added, size):
-    added.set_defaults(**commands.PAINTING)
+    usual = commands.PAINTING
+    added.set_defaults(**usual)
     added.add_argument(
         size,
         dest="teacher_size",
@@ -229,7 +230,8 @@ def _add_synthesis(added, size):
         type=_above_0,
         help="height and width that the model is shown (its own)",
     )
-    added.add_argument("--pictures", type=_above_0, help="how many are made from the model (500)")
-    added.add_argument("--rounds", type=_above_0, help="how often each class is painted, and labels calibrated (10)")
-    added.add_argument("--steps", type=_above_0, help="of painting each picture (2000)")
-    added.add_argument("--batch-size", type=_above_0, help="pictures painted together (50)")
+    added.add_argument("--pictures", type=_above_0, help=f"how many are made from the model ({usual['pictures']})")
+    rounds = f"how often each class is painted, and labels calibrated ({usual['rounds']})"
+    added.add_argument("--rounds", type=_above_0, help=rounds)
+    added.add_argument("--steps", type=_above_0, help=f"of painting each picture ({usual['steps']})")
+    added.add_argument("--batch-size", type=_above_0, help=f"pictures painted together ({usual['batch_size']})")
