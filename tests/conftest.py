@@ -156,3 +156,15 @@ def fit_statistics(model, pictures):
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model
+
+
+def stopping_after(last):
+    """A class in place of Keras's `BackupAndRestore`, which is stopped once an epoch, from `last` on, is backed up."""
+
+    class Stopping(keras.callbacks.BackupAndRestore):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if epoch >= last:
+                raise KeyboardInterrupt
+
+    return Stopping

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import photo_crops
+from conftest import stopping_after
 from conftest import tiny_network
 
 from keras_mnv4 import applications
@@ -129,12 +130,6 @@ def test_the_loss_is_that_of_what_the_model_gives_and_of_the_labels():
     np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-5)
 
 
-class StopAfterAnEpoch(keras.callbacks.BackupAndRestore):
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        raise KeyboardInterrupt
-
-
 def pooled_classifier(activation="softmax"):
     image = keras.Input((None, None, 3))
     return keras.Model(image, keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(image)))
@@ -146,7 +141,7 @@ def test_a_backup_of_another_training_is_refused(tmp_path, monkeypatch):
         optimizer = keras.optimizers.SGD(rate)
         fit_classifier(pooled_classifier(), data, optimizer, 2, verbose=0, backup_dir=tmp_path, **how)
 
-    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", StopAfterAnEpoch)
+    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
     data = photo_data()
     pictures, labels = data.train.arrays()
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +162,7 @@ def test_a_backup_of_another_training_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.once
 def test_a_backup_of_another_network_is_not_quantised_further(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", StopAfterAnEpoch)
+    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
     data, first, second = photo_data(), small_network(), small_network()
     with pytest.raises(KeyboardInterrupt):
         training.quantize(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
@@ -191,16 +186,10 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         return fit_classifier(model, data, optimizer, epochs=4, verbose=0, backup_dir=tmp_path), model
 
-    class Stop(keras.callbacks.BackupAndRestore):
-        def on_epoch_end(self, epoch, logs=None):
-            super().on_epoch_end(epoch, logs)
-            if epoch == 1:
-                raise KeyboardInterrupt
-
     data = photo_data()
     _, expected = train(data)
     with monkeypatch.context() as patch:
-        patch.setattr(keras.callbacks, "BackupAndRestore", Stop)
+        patch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(1))
         with pytest.raises(KeyboardInterrupt):
             train(data)
     history, model = train(photo_data())  # as in a new process

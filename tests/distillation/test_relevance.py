@@ -6,6 +6,7 @@ from classifiers import PICTURES
 from classifiers import linear
 from classifiers import outputs
 from classifiers import softmax
+from conftest import stopping_after
 from PIL import Image
 
 from keras_mnv4 import distillation
@@ -96,13 +97,6 @@ def test_students_are_validated_against_their_teacher(has_store, tmp_path):
     assert history["val_loss"] == [pytest.approx(expected, rel=1e-4)]
 
 
-class StopAfterTheSecondEpoch(keras.callbacks.BackupAndRestore):
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.once
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("has_store", [False, True])
@@ -118,7 +112,7 @@ def test_a_distillation_that_was_stopped_goes_on_as_if_it_had_not_been(has_store
 
     _, expected = distill()
     with monkeypatch.context() as patch:
-        patch.setattr(keras.callbacks, "BackupAndRestore", StopAfterTheSecondEpoch)
+        patch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(1))
         with pytest.raises(KeyboardInterrupt):
             distill()
     with pytest.raises(ValueError, match="backups of another optimizer"):
