@@ -92,7 +92,7 @@ def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto"
     if not epochs:
         return history
     qat.freeze_statistics(model)
-    return train(model, data, epochs, learning_rate, flip, verbose, backup_dir)
+    return train(model, data, epochs, learning_rate, flip, verbose, backup_dir, start=body)
 
 
 def distill(

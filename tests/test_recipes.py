@@ -173,6 +173,21 @@ def test_a_backup_of_another_network_is_not_quantised_further(tmp_path, monkeypa
 
 
 @pytest.mark.once
+def test_a_backup_of_another_pretrained_network_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
+    monkeypatch.setattr(training, "HEAD_EPOCHS", 1)
+    data, first = photo_data(), small_network()
+    pretrained = first.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        training.fine_tune(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
+    with pytest.raises(ValueError, match="backups of another start"):
+        training.fine_tune(small_network(), data, epochs=2, verbose=0, backup_dir=tmp_path)
+    first.set_weights(pretrained)
+    with pytest.raises(KeyboardInterrupt):  # of its second epoch: it goes on
+        training.fine_tune(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
+
+
+@pytest.mark.once
 def test_a_plan_without_a_backup_holds_nobody_up(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
     fit_classifier(pooled_classifier(), photo_data(), "sgd", 1, verbose=0, backup_dir=tmp_path)
