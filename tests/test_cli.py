@@ -551,6 +551,21 @@ def test_a_pretrained_network_learns_new_classes(photo_folder, tmp_path, capsys)
 
 
 @pytest.mark.once
+def test_a_network_of_a_file_learns_new_classes(photo_folder, tmp_path, capsys):
+    teacher, out = _save_teacher(tmp_path / "teacher.keras", classes=3), tmp_path / "model.keras"
+    how = ("--data", photo_folder, "--weights", teacher, "--epochs", 0, "--out", out)
+    for odd in (("--alpha", 0.5), ("--size", 64), ("--model", "conv_medium")):
+        assert mnv4("train", *how, *odd) == 1
+        assert "is a whole network: leave out `--model`, `--alpha` and `--size`" in capsys.readouterr().err
+    assert mnv4("train", *how, "--size", 32) == 0
+    before, after = (keras.models.load_model(path) for path in (teacher, out))
+    assert after.output_shape == (None, 2)
+    for body in zip(before.layers[:-1], after.layers[:-1], strict=True):
+        for theirs, ours in zip(*(layer.get_weights() for layer in body), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.once
 def test_only_apps_go_into_an_android_project(tmp_path, capsys):
     assert mnv4("export", "model.keras", "--out", tmp_path / "a.tflite", "--android", tmp_path) == 1
     assert "--target app" in capsys.readouterr().err

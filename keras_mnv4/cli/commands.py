@@ -19,6 +19,7 @@ MODELS = {
     "efficientnet_lite1": "EfficientNetLite1",
     "efficientnet_lite2": "EfficientNetLite2",
 }
+MODEL, WIDTH = "conv_small", 1.0  # of a new network, if nothing else is said
 SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
 LEAST_SIZE = 32  # pixels, of a network that is trained
@@ -277,19 +278,36 @@ def _fine_tune(arguments):
     """`train --weights`."""
     from keras_mnv4 import applications
     from keras_mnv4 import training
-    from keras_mnv4.applications.checkpoints import CHECKPOINTS
 
-    build = getattr(applications, MODELS[arguments.model])
-    shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
-    how = {"input_shape": shape, "alpha": arguments.alpha, "dropout_rate": 0.2}
-    known = [each for each in CHECKPOINTS if each.tag == arguments.weights]
-    classes = known[0].classes if known else 1000
-    pretrained = build(weights=arguments.weights, classes=classes, **how)
+    pretrained = _pretrained(arguments)
     data = _load_data(arguments, pretrained.input_shape[1])
     model = applications.replace_classifier(pretrained, len(data.class_names))
     epochs = TUNING_EPOCHS if arguments.epochs is None else arguments.epochs
     training.fine_tune(model, data, epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
+
+
+def _pretrained(arguments):
+    """The classifier that `train --weights` names: a whole model, or weights for one."""
+    from keras_mnv4 import applications
+    from keras_mnv4.applications.checkpoints import CHECKPOINTS
+
+    if pathlib.Path(arguments.weights).suffix == ".keras":
+        model = _load_classifier(arguments.weights)
+        if (arguments.model, arguments.alpha) != (MODEL, WIDTH) or arguments.size not in (None, model.input_shape[1]):
+            raise ValueError(
+                f"`--weights` {arguments.weights} is a whole network: leave out `--model`, `--alpha` and `--size`."
+            )
+        return model
+    shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
+    known = [each for each in CHECKPOINTS if each.tag == arguments.weights]
+    return getattr(applications, MODELS[arguments.model])(
+        weights=arguments.weights,
+        input_shape=shape,
+        classes=known[0].classes if known else 1000,
+        alpha=arguments.alpha,
+        dropout_rate=0.2,
+    )
 
 
 def _profile(arguments):

@@ -25,7 +25,8 @@ EXAMPLES = {
     "train": """\
   mnv4 train --out digits.keras                                   # handwritten digits, from scratch
   mnv4 train --data photos --size 96 --epochs 50
-  mnv4 train --data photos --model efficientnet_lite0 --weights imagenet""",
+  mnv4 train --data photos --model efficientnet_lite0 --weights imagenet
+  mnv4 train --data photos --weights earlier.keras                # for other classes""",
     "distill": """\
   mnv4 distill teacher.keras --data photos --size 96 --epochs 50
   mnv4 distill teacher.keras --data photos --store soft_labels    # for more students
@@ -77,7 +78,7 @@ def make_parser():
     _add_out(added, "model.keras")
     _add_backup(added)
     _add_model(added)
-    added.add_argument("--weights", help="start from these, such as imagenet, a checkpoint's tag or a file")
+    added.add_argument("--weights", help="start from imagenet, a checkpoint's tag, a file of weights or a .keras file")
     added.add_argument(
         "--size", type=_above_0, help="height and width in pixels (64; with --weights, the checkpoint's)"
     )
@@ -211,13 +212,13 @@ def _add_backup(added):
 
 def _add_network(added):
     names = sorted(commands.MODELS)
-    known = f"{', '.join(names)} (default: conv_small)"
-    added.add_argument("--model", metavar="NAME", choices=names, default="conv_small", help=known)
+    known = f"{', '.join(names)} (default: {commands.MODEL})"
+    added.add_argument("--model", metavar="NAME", choices=names, default=commands.MODEL, help=known)
 
 
 def _add_model(added):
     _add_network(added)
-    added.add_argument("--alpha", type=_width, default=1.0, help="width multiplier")
+    added.add_argument("--alpha", type=_width, default=commands.WIDTH, help="width multiplier")
 
 
 def _add_synthesis(added, size):
