@@ -77,7 +77,7 @@ def test_rank_correlation(one, other, expected):
 
 
 def test_the_fitted_ridge_point_ranks_best():
-    models = [dense(), keras.Sequential([keras.Input((500,)), layers.Dense(4)])]
-    # 1,000 and 2,000 products; 1,120 and 2,508 numbers moved: both orders agree, so the first ridge point will do.
-    ridge_point, correlation = cost.fit_ridge_point(models, [1.0, 2.0])
-    assert (ridge_point, correlation) == (0, pytest.approx(1))
+    models = [dense(), keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 1)])]
+    # 1,000 products of 1,120 numbers, and 4,096 of 1,096: above a ridge point of 3.66 the first takes longer, as measured.
+    ridge_point, correlation = cost.fit_ridge_point(models, [2.0, 1.0])
+    assert (ridge_point, correlation) == (4.0, pytest.approx(1))
