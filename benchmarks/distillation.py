@@ -66,7 +66,7 @@ def main(options):
     steps = len(mix)
     in_memory = [mix.batch(step)[0] for step in range(steps)]
     with tempfile.TemporaryDirectory() as folder:
-        store = distillation.write_soft_labels(folder, mix, teacher, top_k=options.top_k)
+        store = distillation.write_soft_labels(mix, teacher, folder, top_k=options.top_k)
         size = sum(path.stat().st_size for path in store.shards) / store.num_pictures
 
         def stored():

@@ -119,7 +119,7 @@ class Experiment:
         arguments = self.arguments
         mix = distillation.DatasetMix(sources, arguments.size, batch_size=TEACHER_BATCH, epoch_size=len(self.files))
         replicas = arguments.replicas or arguments.epochs
-        return distillation.write_soft_labels(self.out / f"soft_labels_{row}", mix, self.teacher(), replicas)
+        return distillation.write_soft_labels(mix, self.teacher(), self.out / f"soft_labels_{row}", replicas)
 
     def train(self, row, seed):
         """Trains one student; its accuracies."""

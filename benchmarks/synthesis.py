@@ -19,14 +19,14 @@ import tensorflow as tf
 from keras_mnv4 import datafree
 from keras_mnv4.datafree.canvas import BETAS
 from keras_mnv4.datafree.canvas import Canvas
-from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.listening import normalizations_of
 
 JITTER = 8
 
 
 def plain_loop(teacher, count, size, rate):
     """A function that takes so many steps of DeepInversion."""
-    norms = normalisations_of(teacher)
+    norms = normalizations_of(teacher)
     inner = keras.Model(teacher.input, [teacher.output, *[norm.input for norm in norms]])
     trained = [(tf.constant(norm.moving_mean), tf.constant(norm.moving_variance)) for norm in norms]
     pictures = tf.Variable(np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32"))

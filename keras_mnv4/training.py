@@ -186,7 +186,7 @@ def distill(
     optimizer.build(distiller.trainable_variables)
     verbose = resolve_verbose(verbose)
     if store is not None:
-        store = distillation.write_soft_labels(store, mix, teacher, epochs, verbose=verbose)
+        store = distillation.write_soft_labels(mix, teacher, store, epochs, verbose=verbose)
     how = {"optimizer": optimizer, "ratio": ratio, "flip": flip, "teacher": teacher, "has_store": store is not None}
     with backed_up(backup_dir, student, data, epochs, **how) as (callbacks, epoch):
         mix.restart(epoch)

@@ -103,7 +103,7 @@ plt.show()
 
 # %%
 folder = tempfile.mkdtemp()
-store = distillation.write_soft_labels(folder, mix, teacher, replicas=EPOCHS, verbose=0)
+store = distillation.write_soft_labels(mix, teacher, folder, replicas=EPOCHS, verbose=0)
 size = sum(path.stat().st_size for path in store.shards)
 print(f"{store.num_pictures:,} pictures with the teacher's probabilities, {size / 1e6:.1f} MB")
 

@@ -131,7 +131,7 @@ class Things:
         if 'SyntheticSet("' in text:
             self.synthesize(self.model, 8, "pictures_of_lite0")
         if 'SoftLabelStore("' in text:
-            distillation.write_soft_labels("soft_labels", self.mix, self.model, verbose=0)
+            distillation.write_soft_labels(self.mix, self.model, "soft_labels", verbose=0)
 
     @property
     def model(self):

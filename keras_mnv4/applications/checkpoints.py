@@ -78,7 +78,7 @@ HALF = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
 IN12K = 11821  # classes
 
 
-def _timm(network, tag, size, crop, scores=(), *, alpha=1.0, colours=IMAGENET, classes=1000):
+def _timm(network, tag, size, crop, scores=(), *, alpha=1.0, colors=IMAGENET, classes=1000):
     width = "" if alpha == 1 else f"_{100 * alpha:03.0f}"
     return Checkpoint(
         architecture=f"mobilenet_v4_{network}",
@@ -87,7 +87,7 @@ def _timm(network, tag, size, crop, scores=(), *, alpha=1.0, colours=IMAGENET, c
         location=Hub(f"timm/mobilenetv4_{network}{width}.{tag}"),
         layout="timm",
         definition="timm",
-        preprocessing=Preprocessing(size, crop, **colours),
+        preprocessing=Preprocessing(size, crop, **colors),
         classes=classes,
         scores=tuple(Score(*score) for score in scores),
     )
@@ -114,9 +114,9 @@ def _lite(number, size, top1, sha256):
 CHECKPOINTS = (
     _timm("conv_small", "e2400_r224_in1k", 224, 0.875, [(224, 0.875, 73.756), (256, 0.95, 74.644)]),
     _timm("conv_small", "e1200_r224_in1k", 224, 0.875, [(224, 0.875, 73.45), (256, 0.95, 74.282)]),
-    _timm("conv_small", "e3600_r256_in1k", 256, 0.95, [(256, 0.95, 74.534), (320, 1.0, 75.616)], colours=HALF),
+    _timm("conv_small", "e3600_r256_in1k", 256, 0.95, [(256, 0.95, 74.534), (320, 1.0, 75.616)], colors=HALF),
     _timm("conv_small", "e3000_r224_in1k", 224, 0.875, [(224, 0.875, 64.778), (256, 0.95, 65.826)], alpha=0.5,
-          colours=HALF),
+          colors=HALF),
     _timm("conv_medium", "e500_r256_in1k", 256, 0.95, [(256, 0.95, 79.916), (320, 1.0, 80.89)]),
     _timm("conv_medium", "e500_r224_in1k", 224, 0.95, [(224, 0.95, 79.092), (256, 1.0, 79.836)]),
     _timm("conv_medium", "e250_r384_in12k_ft_in1k", 384, 0.95, [(384, 0.95, 82.776)]),

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnv4.datafree.listening import listening
-from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.listening import normalizations_of
 from keras_mnv4.distillation.classifier_view import ClassifierView
 
 # ImageNet's, in bytes: the unit in which pictures are painted, whatever the teacher takes.
@@ -78,7 +78,7 @@ class Canvas(keras.Model):
         self.objective = objective
         self.preprocess = preprocess
         self._view = ClassifierView(teacher, "teacher", outputs)
-        self._normalisations = normalisations_of(teacher)
+        self._normalizations = normalizations_of(teacher)
         self.pictures = self.add_weight(
             name="pictures",
             shape=(count, size, size, 3),
@@ -119,7 +119,7 @@ class Canvas(keras.Model):
         side = self.stage.window
         pictures = ops.slice(pictures, (0, row, column, 0), (pictures.shape[0], side, side, 3))
         pictures = ops.where(flip > 0, ops.flip(pictures, axis=2), pictures)
-        with listening(self._normalisations) as heard:
+        with listening(self._normalizations) as heard:
             seen = self.look(pictures * ops.convert_to_tensor(STD) + ops.convert_to_tensor(MEAN))
         terms = self.objective.terms(pictures, ops.convert_to_tensor(self.labels), seen["logits"], heard)
         return {**terms, "logits": seen["logits"]}

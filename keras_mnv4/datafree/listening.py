@@ -1,4 +1,4 @@
-"""`normalisations_of` and `listening`: what the normalisations of any Keras model hear while it is called."""
+"""`normalizations_of` and `listening`: what the normalisations of any Keras model hear while it is called."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ import functools
 import keras
 
 
-def normalisations_of(model):
+def normalizations_of(model):
     """The batch normalisations of a model, those inside of its layers and nested models included.
 
     Args:
@@ -44,7 +44,7 @@ def listening(normalisations):
 
     Example:
 
-    >>> with listening(normalisations_of(model)) as heard:
+    >>> with listening(normalizations_of(model)) as heard:
     ...     model(pictures, training=False)
     >>> [(layer.name, inputs.shape) for layer, inputs in heard]
     """

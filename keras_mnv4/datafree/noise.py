@@ -23,8 +23,8 @@ def natural_noise(random, count, size):
     def draw():
         waves = np.fft.fft2(random.normal(size=(4, size, size))) / frequencies
         shared, *own = np.fft.ifft2(waves).real
-        colours = np.sqrt(SHARED) * shared + np.sqrt(1 - SHARED) * np.stack(own)
-        return np.moveaxis(colours / colours.std(), 0, -1)
+        colors = np.sqrt(SHARED) * shared + np.sqrt(1 - SHARED) * np.stack(own)
+        return np.moveaxis(colors / colors.std(), 0, -1)
 
     return np.stack([draw() for _ in range(count)]).astype("float32")
 

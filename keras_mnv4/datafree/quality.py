@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.listening import listening
-from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.listening import normalizations_of
 from keras_mnv4.datafree.objective import moments
 from keras_mnv4.distillation.classifier_view import ClassifierView
 
@@ -142,7 +142,7 @@ def statistics_distance(teacher, pictures, preprocess=None, outputs=None):
     view = ClassifierView(teacher, "teacher", outputs)
     sums, total = {}, 0
     for batch in _batches(pictures):
-        with listening(normalisations_of(teacher)) as heard:
+        with listening(normalizations_of(teacher)) as heard:
             view(as_taken(batch, preprocess))
         for place, (layer, inputs) in enumerate(heard):
             mean, variance, *trained = (ops.convert_to_numpy(each) for each in moments(layer, inputs))

@@ -176,10 +176,10 @@ class _Maker:
             raise ValueError(
                 f"`rounds` must be at most the number of pictures. Received: rounds={rounds}, num_images={num_images}"
             )
-        colours = _colours_of(self.teacher)
-        if self.preprocess is None and colours not in (3, None):
+        channels = _channels_of(self.teacher)
+        if self.preprocess is None and channels not in (3, None):
             raise ValueError(
-                f"`teacher` takes pictures of {colours} channels, and those that are made have 3: give a `preprocess` "
+                f"`teacher` takes pictures of {channels} channels, and those that are made have 3: give a `preprocess` "
                 "that makes the former from the latter."
             )
         if stages is None:
@@ -314,7 +314,7 @@ def _batch_path(directory, turn, start):
     return directory / BATCHES / f"{turn:02d}_{start:06d}.npz"
 
 
-def _colours_of(teacher):
+def _channels_of(teacher):
     """Channels of the pictures that a teacher takes."""
     return teacher.input_shape[1 if keras.config.image_data_format() == "channels_first" else -1]
 

@@ -9,7 +9,7 @@ from keras_mnv4.layers import Classifier
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import QuantizeWrapper
 
-COLOURS = (1, 3)  # channels of pictures
+COLORS = (1, 3)  # channels of pictures
 KINDS = {"probabilities": True, "logits": False}
 LEAST_PROBABILITY = 1e-12  # what a probability of 0 counts as when its logarithm is taken
 
@@ -113,10 +113,10 @@ def _check_data_format(model, argument):
     """Raises if a model plainly takes square pictures whose colours are where Keras, as it is set, has none."""
     shape = tuple(model.inputs[0].shape[1:])
     is_first = keras.config.image_data_format() == "channels_first"
-    other, sides, colours = (
+    other, sides, channels = (
         ("channels_last", shape[:2], shape[2:]) if is_first else ("channels_first", shape[1:], shape[:1])
     )
-    if len(shape) == 3 and sides[0] == sides[1] and sides[0] not in COLOURS and colours[0] in COLOURS:
+    if len(shape) == 3 and sides[0] == sides[1] and sides[0] not in COLORS and channels[0] in COLORS:
         raise ValueError(
             f"`{argument}` takes pictures of shape {shape}, which is {other}, and Keras is set to "
             f"{keras.config.image_data_format()}: call `keras.config.set_image_data_format({other!r})` first."

@@ -47,7 +47,7 @@ class Distiller(keras.Model):
         teacher: another, maybe of more classes; None if its probabilities are stored with the pictures.
         temperature: what logits are divided by before the softmax.
         teacher_weight: factor of the cross-entropy with the teacher's probabilities; 0 to leave it out.
-        classes: the teacher's class for each class of the student, a list of indices; None for the same classes.
+        teacher_classes: the teacher's class for each class of the student, a list of indices; None for the same ones.
         distillation_losses: losses of `keras.distillation`, computed with the networks' logits where Keras has their
             outputs. `FeatureDistillation` may compare layers of different shapes: the teacher's maps are resized to
             the student's, and a 1x1 convolution, or a dense layer, trained along, brings the student's channels to
@@ -75,7 +75,7 @@ class Distiller(keras.Model):
         teacher=None,
         temperature=1.0,
         teacher_weight=1.0,
-        classes=None,
+        teacher_classes=None,
         distillation_losses=(),
         distillation_loss_weights=None,
         student_outputs=None,
@@ -100,14 +100,14 @@ class Distiller(keras.Model):
         if temperature <= 0:
             raise ValueError(f"`temperature` must be above 0. Received: {temperature}")
         if teacher is not None:
-            _check_classes(student_view.classes, teacher_view.classes, classes)
+            _check_classes(student_view.classes, teacher_view.classes, teacher_classes)
 
         super().__init__(autocast=False, **{"dtype": student.dtype_policy, **kwargs})
         self.student = student
         self.teacher = teacher
         self.temperature = temperature
         self.teacher_weight = teacher_weight
-        self.classes = None if classes is None else [int(index) for index in classes]
+        self.teacher_classes = None if teacher_classes is None else [int(index) for index in teacher_classes]
         self.distillation_loss_weights = weights
         self.student_outputs = student_outputs
         self.teacher_outputs = teacher_outputs
@@ -176,8 +176,8 @@ class Distiller(keras.Model):
         if tuple(teacher["logits"].shape[1:]) != tuple(student["logits"].shape[1:]):
             raise ValueError(
                 "Soft labels must be the teacher's probabilities for the classes of the student, "
-                f"{tuple(student['logits'].shape)}; where there are more classes, say which with `classes`. Received: "
-                f"{tuple(teacher['logits'].shape)}"
+                f"{tuple(student['logits'].shape)}; where there are more classes, say which with `teacher_classes`. "
+                f"Received: {tuple(teacher['logits'].shape)}"
             )
         terms = []
         if self.teacher_weight:
@@ -224,8 +224,8 @@ class Distiller(keras.Model):
             seen = view(x)
         if soft_labels is not None:
             seen["logits"] = log_probabilities(soft_labels)
-        if self.classes is not None:
-            seen["logits"] = ops.take(seen["logits"], self.classes, axis=-1)
+        if self.teacher_classes is not None:
+            seen["logits"] = ops.take(seen["logits"], self.teacher_classes, axis=-1)
         return keras.tree.map_structure(ops.stop_gradient, seen)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -258,7 +258,7 @@ class Distiller(keras.Model):
             "teacher": keras.saving.serialize_keras_object(self.teacher),
             "temperature": self.temperature,
             "teacher_weight": self.teacher_weight,
-            "classes": self.classes,
+            "teacher_classes": self.teacher_classes,
             "distillation_losses": [keras.saving.serialize_keras_object(each) for each in self._distillation_losses],
             "distillation_loss_weights": list(self.distillation_loss_weights),
             "student_outputs": self.student_outputs,
@@ -287,11 +287,11 @@ def _check_classes(ours, theirs, classes):
         return
     if classes is None and ours != theirs:
         raise ValueError(
-            f"The student has {ours} classes and the teacher {theirs}: give `classes`, the teacher's class for each of "
-            "the student's."
+            f"The student has {ours} classes and the teacher {theirs}: give `teacher_classes`, the teacher's "
+            "class for each of the student's."
         )
     if classes is not None and (len(classes) != ours or min(classes) < 0 or max(classes) >= theirs):
         raise ValueError(
-            f"`classes` must hold {ours} indices, one for each class of the student, from 0 to {theirs - 1}. Received: "
-            f"{list(classes)}"
+            f"`teacher_classes` must hold {ours} indices, one for each class of the student, from 0 to {theirs - 1}. "
+            f"Received: {list(classes)}"
         )

@@ -69,9 +69,9 @@ def estimate_soft_labels(mix, teacher, replicas=1, top_k=None, image_format="jpe
 
 
 def write_soft_labels(
-    directory,
     mix,
     teacher,
+    directory,
     replicas=1,
     top_k=None,
     image_format="jpeg",
@@ -90,9 +90,9 @@ def write_soft_labels(
     nor how probabilities were stored: these are arguments.
 
     Args:
-        directory: folder of the store; made if it is not there.
         mix: a `DatasetMix`.
         teacher: a built Keras model of pictures to probabilities or logits. Pictures are resized to what it takes.
+        directory: folder of the store; made if it is not there.
         replicas: epochs of the mix to write, each changed in other ways.
         top_k: probabilities to keep a picture, the largest; None for all. What the others had together is spread evenly
             over them when the store is read.
@@ -114,7 +114,7 @@ def write_soft_labels(
 
     >>> mix = DatasetMix([Source(files, augmentation=D1), Source(files, augmentation=D2)], size=224)
     >>> print(estimate_soft_labels(mix, teacher, replicas=100))
-    >>> store = write_soft_labels("soft_labels", mix, teacher, replicas=100)
+    >>> store = write_soft_labels(mix, teacher, "soft_labels", replicas=100)
     >>> distiller = Distiller(student)
     >>> distiller.compile("adamw")
     >>> distiller.fit(store.tf_data(batch_size=128), epochs=10, shuffle=False)

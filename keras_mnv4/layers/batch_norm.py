@@ -32,7 +32,7 @@ class BatchNorm(QuantizableLayer, QuantNorm):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         quantization = self.part_quantization(ITSELF)
-        self.how = None if quantization is None else quantization.norm
+        self.norm_quantization = None if quantization is None else quantization.norm
         self.channel_axis = self.axis
         self.output_quantizer = self.make_output_quantizer(ITSELF)
         self.finish_parts()
@@ -45,14 +45,14 @@ class BatchNorm(QuantizableLayer, QuantNorm):
     def call(self, inputs, training=False):
         if self.output_quantizer is not None and not training:
             outputs = quantized_affine(inputs, *self._scale_and_offset(), self.axis)
-        elif self.how is None:
+        elif self.norm_quantization is None:
             outputs = keras.layers.BatchNormalization.call(self, inputs, training=training)
         else:
             outputs = super().call(inputs, training=training)
         return outputs if self.output_quantizer is None else self.output_quantizer(outputs, training=training)
 
     def _scale_and_offset(self):
-        if self.how is not None:
+        if self.norm_quantization is not None:
             return self.scale_and_offset()
         mean, variance = (ops.cast(each, "float32") for each in (self.moving_mean, self.moving_variance))
         gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones_like(mean)
@@ -61,8 +61,8 @@ class BatchNorm(QuantizableLayer, QuantNorm):
         return factor, beta - mean * factor
 
     def get_config(self):
-        return {key: value for key, value in super().get_config().items() if key != "how"}
+        return {key: value for key, value in super().get_config().items() if key != "norm_quantization"}
 
     @classmethod
     def from_config(cls, config):
-        return super().from_config({**config, "how": None})
+        return super().from_config({**config, "norm_quantization": None})

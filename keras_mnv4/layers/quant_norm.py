@@ -24,7 +24,7 @@ class QuantNorm(keras.layers.BatchNormalization):
     arguments of `NormQuantization`.
 
     Args:
-        how: a `keras_mnv4.qat.NormQuantization`; None for 8 bits each.
+        norm_quantization: a `keras_mnv4.qat.NormQuantization`; None for 8 bits each.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
     Input shape: any. Output shape: the same.
@@ -38,11 +38,11 @@ class QuantNorm(keras.layers.BatchNormalization):
         ValueError: if it is asked for batch renormalisation.
     """
 
-    def __init__(self, how=None, **kwargs):
+    def __init__(self, norm_quantization=None, **kwargs):
         super().__init__(**kwargs)
         if self.renorm:
             raise ValueError("`QuantNorm` has no batch renormalisation. Received: renorm=True")
-        self.how = how or NormQuantization()
+        self.norm_quantization = norm_quantization or NormQuantization()
 
     def call(self, inputs, training=False, mask=None):
         values = ops.cast(inputs, "float32")
@@ -58,19 +58,19 @@ class QuantNorm(keras.layers.BatchNormalization):
         variance = self._float32(self.moving_variance) if variance is None else variance
         gamma = ops.ones_like(mean) if self.gamma is None else self._float32(self.gamma)
         beta = ops.zeros_like(mean) if self.beta is None else self._float32(self.beta)
-        if self.how.is_fused:
+        if self.norm_quantization.is_fused:
             scale = self._round_scale(gamma * ops.rsqrt(variance + self.epsilon))
-            return scale, round_to_bits(beta - mean * scale, self.how.offset_bits)
+            return scale, round_to_bits(beta - mean * scale, self.norm_quantization.offset_bits)
         gamma = self._round_scale(gamma)
         variance = self._round_scale(variance)
-        beta, mean = (round_to_bits(each, self.how.offset_bits) for each in (beta, mean))
+        beta, mean = (round_to_bits(each, self.norm_quantization.offset_bits) for each in (beta, mean))
         scale = gamma * ops.rsqrt(ops.maximum(variance, 0.0) + self.epsilon)
         return scale, beta - mean * scale
 
     def _round_scale(self, values):
-        if not self.how.power_of_two:
-            return round_to_bits(values, self.how.scale_bits)
-        quantizer = PowerOfTwoQuantizer(self.how.scale_bits, per_axis=False, has_zero=False)
+        if not self.norm_quantization.power_of_two:
+            return round_to_bits(values, self.norm_quantization.scale_bits)
+        quantizer = PowerOfTwoQuantizer(self.norm_quantization.scale_bits, per_axis=False, has_zero=False)
         largest = ops.stop_gradient(ops.max(ops.abs(values)))
         return quantizer.round(values, -largest, largest)
 
@@ -87,11 +87,16 @@ class QuantNorm(keras.layers.BatchNormalization):
         return ops.cast(weight, "float32")
 
     def get_config(self):
-        return {**super().get_config(), "how": keras.saving.serialize_keras_object(self.how)}
+        return {
+            **super().get_config(),
+            "norm_quantization": keras.saving.serialize_keras_object(self.norm_quantization),
+        }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "how": keras.saving.deserialize_keras_object(config["how"])})
+        return cls(
+            **{**config, "norm_quantization": keras.saving.deserialize_keras_object(config["norm_quantization"])}
+        )
 
 
 def round_to_bits(values, bits):

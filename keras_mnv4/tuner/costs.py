@@ -94,7 +94,7 @@ class CostModel:
         candidate = self.space.mend(candidate)
         excess = self.excess(candidate)
         while excess > 0.0:
-            found = [(self.excess(each), index, each) for index, each in enumerate(self.space.neighbours(candidate))]
+            found = [(self.excess(each), index, each) for index, each in enumerate(self.space.neighbors(candidate))]
             within = [each for each in found if each[0] <= 0.0]
             least, _, candidate = max(within) if within else min(found, default=(math.inf, 0, candidate))
             if least >= excess:

@@ -119,7 +119,7 @@ class SearchSpace:
                 return candidate
         raise ValueError(f"Of {TRIES} random candidates of `{self.architecture.name}` none is a network.")
 
-    def neighbours(self, candidate):
+    def neighbors(self, candidate):
         """The networks that differ from a candidate in one decision, as a list."""
         self._check(candidate)
         changed = (

@@ -78,6 +78,6 @@ def test_rank_correlation(one, other, expected):
 
 def test_the_fitted_ridge_point_ranks_best():
     models = [dense(), keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 1)])]
-    # 1,000 products of 1,120 numbers, and 4,096 of 1,096: above a ridge point of 3.66 the first takes longer, as measured.
+    # 1,000 products of 1,120 numbers, and 4,096 of 1,096: above a ridge point of 3.66 the first takes longer, too.
     ridge_point, correlation = cost.fit_ridge_point(models, [2.0, 1.0])
     assert (ridge_point, correlation) == (4.0, pytest.approx(1))

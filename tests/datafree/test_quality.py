@@ -12,7 +12,7 @@ from keras_mnv4 import qat
 from keras_mnv4 import tuner
 from keras_mnv4.datafree import quality
 from keras_mnv4.datafree.listening import listening
-from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.listening import normalizations_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* have room for:UserWarning")  # a few pictures do here
 
@@ -47,7 +47,7 @@ def test_statistics_are_those_of_all_pictures_whatever_the_batches(monkeypatch):
     found = quality.statistics_distance(teacher, pictures)
     monkeypatch.setattr(quality, "BATCH", 3)
     assert quality.statistics_distance(teacher, pictures) == pytest.approx(found, rel=1e-4)
-    for layer in normalisations_of(teacher):
+    for layer in normalizations_of(teacher):
         with listening([layer]) as heard:
             teacher(pictures.astype("float32"))
         inputs = np.asarray(heard[0][1])

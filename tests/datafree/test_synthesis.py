@@ -22,7 +22,7 @@ from keras_mnv4.datafree.canvas import STD
 from keras_mnv4.datafree.canvas import Canvas
 from keras_mnv4.datafree.canvas import Windows
 from keras_mnv4.datafree.listening import listening
-from keras_mnv4.datafree.listening import normalisations_of
+from keras_mnv4.datafree.listening import normalizations_of
 from keras_mnv4.datafree.objective import channel_moments
 from keras_mnv4.datafree.objective import norm_distance
 from keras_mnv4.datafree.objective import relative_distance
@@ -51,7 +51,7 @@ def make_teacher(seed=0):
     outputs = layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(maps))
     model = keras.Model(inputs, outputs, name="teacher")
     random = np.random.default_rng(seed)
-    for layer in normalisations_of(model):
+    for layer in normalizations_of(model):
         layer.moving_mean.assign(random.normal(size=layer.moving_mean.shape))
         layer.moving_variance.assign(random.uniform(0.2, 2.0, layer.moving_variance.shape))
     return model
@@ -142,7 +142,7 @@ class TestListening:
             ConvNormAct(4, 3, activation="relu"),
         ]
         model = keras.Sequential([keras.Input((8, 8, 8)), *rows])
-        normalisations = normalisations_of(model)
+        normalisations = normalizations_of(model)
         maps = np.random.default_rng(0).normal(size=(2, 8, 8, 8)).astype("float32")
         before = ops.convert_to_numpy(model(maps, training=False))
         with listening(normalisations) as heard:
@@ -158,7 +158,7 @@ class TestListening:
         teacher = make_teacher()
         first = teacher.layers[2]
         pictures = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
-        with listening(normalisations_of(teacher)) as heard:
+        with listening(normalizations_of(teacher)) as heard:
             teacher(pictures)
         np.testing.assert_allclose(heard[0][1], first(pictures / 128 - 1), rtol=1e-5, atol=1e-5)
 

@@ -78,7 +78,7 @@ def test_other_resolutions_and_a_part_of_the_classes():
     larger = convert_to_numpy(keras.ops.image.resize(PICTURES, (12, 12), antialias=True))
     theirs = outputs(teacher, larger)[:, [6, 0, 3]]
     by_hand = cross_entropy(theirs / theirs.sum(-1, keepdims=True), outputs(student)).mean()
-    distiller = Distiller(student, teacher, classes=[6, 0, 3])
+    distiller = Distiller(student, teacher, teacher_classes=[6, 0, 3])
     assert loss_of(distiller, None) == pytest.approx(by_hand, rel=1e-4)
     # Pictures in the teacher's resolution are made smaller for the student.
     smaller = convert_to_numpy(keras.ops.image.resize(larger, (8, 8), antialias=True))
@@ -255,7 +255,7 @@ def test_trains_in_mixed_precision(policy):
 def trained():
     losses = [FeatureDistillation("mse", "predictions", "predictions"), LogitsDistillation(2.0)]
     student = linear(regularizer=keras.regularizers.L2(0.01))
-    distiller = Distiller(student, linear(4, seed=1), 2.0, classes=[3, 1, 0], distillation_losses=losses)
+    distiller = Distiller(student, linear(4, seed=1), 2.0, teacher_classes=[3, 1, 0], distillation_losses=losses)
     distiller.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", loss_weights=0.1)
     weights = np.linspace(0, 2, 12).astype("float32")
     distiller.fit(PICTURES, LABELS, batch_size=4, shuffle=False, sample_weight=weights, verbose=0)
@@ -278,8 +278,8 @@ def test_two_devices_train_like_one(tmp_path):
         ({"temperature": 0}, "`temperature` must be above 0"),
         ({"teacher": "resnet"}, "`teacher` must be a built"),
         ({"student_outputs": "scores"}, "`student_outputs` must be"),
-        ({"classes": [0, 1]}, "`classes` must hold 3 indices"),
-        ({"classes": [0, 1, 3]}, "from 0 to 2"),
+        ({"teacher_classes": [0, 1]}, "`teacher_classes` must hold 3 indices"),
+        ({"teacher_classes": [0, 1, 3]}, "from 0 to 2"),
         ({"distillation_losses": [LogitsDistillation()], "distillation_loss_weights": [1, 2]}, "must be 1, one for"),
         ({"distillation_losses": [FeatureDistillation("mse", "stem", "pool")]}, "No such layer"),
         ({"distillation_losses": [FeatureDistillation(["mse", "mae"])]}, "must be for one output"),
@@ -293,7 +293,7 @@ def test_arguments_that_do_not_fit_are_named(arguments, message):
 
 @pytest.mark.once
 def test_networks_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"3 classes and the teacher 5: give `classes`"):
+    with pytest.raises(ValueError, match=r"3 classes and the teacher 5: give `teacher_classes`"):
         Distiller(linear(), linear(5))
     with pytest.raises(ValueError, match=r"last layer of `teacher`.*teacher_outputs"):
         Distiller(linear(), linear(activation="sigmoid"))
@@ -337,7 +337,7 @@ def test_missing_targets_are_named():
         loss_of(with_labels(Distiller(linear(), linear(seed=1)), 1.0), None)
     with pytest.raises(ValueError, match=r"\(12, 3\).*Received: \(12,\)"):
         loss_of(Distiller(linear()), LABELS)  # labels are no soft labels
-    with pytest.raises(ValueError, match="say which with `classes`"):
+    with pytest.raises(ValueError, match="say which with `teacher_classes`"):
         loss_of(Distiller(linear()), outputs(linear(5, "softmax")))
     with pytest.raises(ValueError, match=r"Received: \['label'\]"):
         loss_of(Distiller(linear(), linear(seed=1)), {"label": LABELS})

@@ -39,7 +39,7 @@ def small_mix(seed=0, classes=5, batch_size=6, shift=0):
 
 def write(folder, mix=None, teacher=None, **arguments):
     arguments = {"image_format": "png", "shard_pictures": 8, "verbose": 0, **arguments}
-    return write_soft_labels(folder, mix or small_mix(), teacher or linear(5, "softmax"), **arguments)
+    return write_soft_labels(mix or small_mix(), teacher or linear(5, "softmax"), folder, **arguments)
 
 
 def read(store, **arguments):
@@ -83,7 +83,7 @@ def test_labels_of_fewer_classes_than_the_teachers_go_with_a_student_of_them(tmp
     given = np.concatenate([mix.batch(step)[1] for step in range(len(mix))])
     np.testing.assert_allclose(batch[1]["labels"], given, rtol=1e-6)
     student = convolutional(3)
-    distiller = Distiller(student, classes=[4, 0, 6])
+    distiller = Distiller(student, teacher_classes=[4, 0, 6])
     distiller.compile(metrics=["accuracy"])
     right = outputs(student, batch[0]).argmax(-1) == given.argmax(-1)
     results = distiller.evaluate(store.tf_data(classes=3, **RAW), return_dict=True, verbose=0)

@@ -104,7 +104,7 @@ def test_it_is_saved_and_loaded(tmp_path):
     model = keras.Model(inputs, with_random_weights(QuantNorm(NormQuantization(5, 6)))(inputs))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert again.layers[-1].how == NormQuantization(5, 6)
+    assert again.layers[-1].norm_quantization == NormQuantization(5, 6)
     np.testing.assert_array_equal(again.predict(FEATURES, verbose=0), model.predict(FEATURES, verbose=0))
 
 

@@ -90,7 +90,7 @@ def test_a_stride_without_a_convolution_is_no_network():
     assert not EXAMPLE.is_network(candidate(block_3_middle=0))
     with pytest.raises(ValueError, match="cannot take a stride"):
         EXAMPLE.architecture_of(candidate(block_3_middle=0))
-    assert all(each["block_3/start"] or each["block_3/middle"] for each in EXAMPLE.neighbours(candidate()))
+    assert all(each["block_3/start"] or each["block_3/middle"] for each in EXAMPLE.neighbors(candidate()))
 
 
 def test_mending_changes_what_is_no_block():
@@ -112,7 +112,7 @@ def test_the_largest_has_all_rows_and_numbers():
 
 def test_neighbours_differ_in_one_decision():
     here = candidate()
-    found = EXAMPLE.neighbours(here)
+    found = EXAMPLE.neighbors(here)
     assert [sum(each[name] != here[name] for name in here) for each in found] == [1] * len(found)
     assert len(found) == sum(len(values) - 1 for values in EXAMPLE.decisions.values()) - 1  # one has no convolution
     assert len({EXAMPLE.encode(each) for each in found}) == len(found)
