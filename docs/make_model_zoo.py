@@ -76,7 +76,8 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
 
 Parameters that training changes, at 1000 classes; multiply-accumulates of convolutions, attention and classifier, at
 the default size. Narrow networks keep a full stem, as timm's do and the Model Garden's do not (see below). Widths that
-have a name in timm are listed; `alpha` takes others as well.
+have a name in timm are listed; `alpha` takes others as well. (The paper prints 9.2 M and 31 M parameters for ConvMedium
+and ConvLarge: with normalisation folded away, in units of 2<sup>20</sup>.)
 
 {networks}
 

@@ -3,8 +3,8 @@
 Every quantiser speaks the protocol of the TensorFlow Model Optimization toolkit (TFMOT): `build` creates its
 variables on a host layer, `__call__` fake-quantises, `get_config` serialises. The classes here are written in
 `keras.ops` and run on every backend; on TensorFlow `keras_mnv4.qat.tfmot` puts TFMOT's class of the same name in
-their place, and the two agree bit for bit. They are immutable: all state lives in the host's variables, so one
-object may serve many layers.
+their place, and the two agree bit for bit, on JAX but for ties. They are immutable: all state lives in the host's
+variables, so one object may serve many layers.
 """
 
 import abc
@@ -324,9 +324,9 @@ def fake_quantize(inputs, low, high, num_bits, narrow_range=False, per_axis=Fals
 
     The same values as TensorFlow's `fake_quant_with_min_max_vars`, to the bit, but for ties, which JAX can decide the
     other way: of 8 bits, four in a million values. The range is shifted until zero lies on the grid; values beyond it
-    saturate, and pass their gradient to that end of the range. On the TensorFlow backend it
-    *is* that op, which is what the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one
-    ulp off on JAX when per channel, and gives NaN for a channel of zeros.)
+    saturate, and pass their gradient to that end of the range. On the TensorFlow backend it *is* that op, which is what
+    the TFLite converter looks for. (`keras.quantizers.fake_quant_with_min_max_vars` is one ulp off on JAX when per
+    channel, and gives NaN for a channel of zeros.)
 
     Args:
         inputs: float tensor.
