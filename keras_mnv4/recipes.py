@@ -7,12 +7,15 @@ import keras
 from keras import ops
 
 from keras_mnv4.backups import backed_up
+from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.distillation.classifier_view import gives_logits
+from keras_mnv4.distillation.dataset_mix import DatasetMix
+from keras_mnv4.distillation.dataset_mix import Source
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 
@@ -190,16 +193,16 @@ class AdamWRecipe:
         ema: momentum of the moving average of the weights, which are its values after training; None for none.
         l2: half of it times the sum of squares of every kernel is added to the loss.
         label_smoothing: share of each label that is spread over all classes.
-        dropout: rate before the classifier, for `model_arguments`.
-        drop_path: rate that stochastic depth grows towards, for `model_arguments`: block `i` of `n`, counted from 0,
+        dropout_rate: before the classifier, for `model_arguments`.
+        drop_path_rate: what stochastic depth grows towards, for `model_arguments`: block `i` of `n`, counted from 0,
             has `i / n` of it.
-        sources: an `Augmentation` for each source of pictures, for `keras_mnv4.distillation.DatasetMix`.
-        ratio: of the sources, pictures of each.
-        mixup: chance of a batch to be mixed, by Mixup or by CutMix, 1 : 1; its parameters are 0.8 and 1.0. The paper's
-            number, which `fit` leaves to `augmentation`.
+        augmentations: an `Augmentation` for each source of pictures, for `mix`.
+        ratio: of the sources, pictures of each, for `mix`.
+        mixup_chance: of a batch to be mixed, by Mixup or by CutMix, 1 : 1; their parameters are 0.8 and 1.0. The
+            paper's number: neither `mix` nor `fit` does it.
 
     Raises:
-        ValueError: if the warm-up leaves no epoch, or there are not as many ratios as sources.
+        ValueError: if the warm-up leaves no epoch, or there are not as many ratios as augmentations.
 
     Example:
 
@@ -221,21 +224,52 @@ class AdamWRecipe:
     ema: float | None = None
     l2: float = 0.0
     label_smoothing: float = 0.1
-    dropout: float = 0.2
-    drop_path: float = 0.0
-    sources: tuple[Augmentation, ...] = (D1,)
+    dropout_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    augmentations: tuple[Augmentation, ...] = (D1,)
     ratio: tuple[float, ...] = (1,)
-    mixup: float = 0.0
+    mixup_chance: float = 0.0
 
     def __post_init__(self):
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"`warmup_epochs` must leave some of `epochs`. Received: {self}")
-        if len(self.ratio) != len(self.sources):
-            raise ValueError(f"`ratio` must hold {len(self.sources)} numbers, one a source. Received: {self.ratio}")
+        if len(self.ratio) != len(self.augmentations):
+            raise ValueError(
+                f"`ratio` must hold {len(self.augmentations)} numbers, one an augmentation. Received: {self.ratio}"
+            )
 
     def model_arguments(self):
         """What constructors of `keras_mnv4.applications` take of the recipe."""
-        return {"dropout_rate": self.dropout, "drop_path_rate": self.drop_path}
+        return {"dropout_rate": self.dropout_rate, "drop_path_rate": self.drop_path_rate}
+
+    def mix(self, *pictures, batch_size=32, **kwargs):
+        """The recipe's pictures: of its size, changed by its augmentations, mixed in its ratio.
+
+        Mixup is done where an augmentation has it, as `D2`; that of whole batches, `mixup_chance`, is not.
+
+        Args:
+            *pictures: for each of `augmentations` those that it changes: a `keras_mnv4.data.PictureSet`, or, without
+                labels, what `keras_mnv4.distillation.Source` takes. Crops are sharper of pictures larger than `size`.
+            batch_size: pictures a batch; that of the recipe is what its rates are for.
+            **kwargs: others of `keras_mnv4.distillation.DatasetMix`, such as `classes` to have labels.
+
+        Returns:
+            A `keras_mnv4.distillation.DatasetMix`.
+
+        Raises:
+            ValueError: if there are not as many as augmentations, or labels are probabilities.
+
+        Example:
+
+        >>> recipe = MOBILENET_V4_DISTILLATION["MobileNetV4ConvSmall"]
+        >>> mix = recipe.mix(photos, photos, pool, batch_size=8)
+        >>> mix.size, mix.ratio
+        (224, (1.0, 1.0, 2.0))
+        """
+        if len(pictures) != len(self.augmentations):
+            raise ValueError(f"`mix` must be given {len(self.augmentations)} sources. Received: {len(pictures)}")
+        sources = [_source(each, augmentation) for each, augmentation in zip(pictures, self.augmentations, strict=True)]
+        return DatasetMix(sources, self.size, self.ratio, batch_size, **kwargs)
 
     def schedule(self, batch_size, steps_per_epoch):
         """The learning rate of each step, a `WarmupCosineCooldown`."""
@@ -269,6 +303,10 @@ class AdamWRecipe:
     def fit(self, model, data, augmentation=(), verbose="auto", backup_dir=None):
         """Trains a classifier from scratch; `SGDRecipe.fit` says what the arguments are.
 
+        Pictures are those of `data`, changed by `augmentation`: `size`, `augmentations`, `ratio` and `mixup_chance` are
+        not used; nor are `dropout_rate` and `drop_path_rate`, which the model was built with. For a training on what
+        `mix` gives, `optimizer` has the rest of the recipe.
+
         Returns:
             The `keras.callbacks.History`.
 
@@ -280,6 +318,14 @@ class AdamWRecipe:
         optimizer = self.optimizer(model, data.train.batch_size, len(data.train))
         loss = SmoothedCrossEntropy(self.label_smoothing, gives_logits(model))
         return fit_classifier(model, data, optimizer, self.epochs, augmentation, verbose, backup_dir, loss)
+
+
+def _source(pictures, augmentation):
+    if not isinstance(pictures, PictureSet):
+        return Source(pictures, augmentation=augmentation)
+    if pictures.labels.ndim > 1:
+        raise ValueError("Labels of what `mix` is given must be classes. Received: probabilities")
+    return Source(pictures.pictures, pictures.labels, augmentation)
 
 
 def _crop_and_randaugment(magnitude, probability):
@@ -299,25 +345,25 @@ MOBILENET_V4 = {
         epsilon=1e-6,
         ema=0.9999,
         l2=1e-5,
-        dropout=0.3,
-        sources=_crop_and_randaugment(9, 0.5),
+        dropout_rate=0.3,
+        augmentations=_crop_and_randaugment(9, 0.5),
     ),
-    "MobileNetV4ConvMedium": AdamWRecipe(drop_path=0.075, sources=_crop_and_randaugment(15, 0.7)),
+    "MobileNetV4ConvMedium": AdamWRecipe(drop_path_rate=0.075, augmentations=_crop_and_randaugment(15, 0.7)),
     "MobileNetV4HybridMedium": AdamWRecipe(
         batch_size=16384,
         learning_rate=0.016,
         warmup_epochs=20,
-        drop_path=0.075,
-        sources=_crop_and_randaugment(15, 0.7),
+        drop_path_rate=0.075,
+        augmentations=_crop_and_randaugment(15, 0.7),
     ),
     "MobileNetV4ConvLarge": AdamWRecipe(
         size=384,
         batch_size=16384,
         warmup_epochs=20,
         weight_decay=0.2,
-        drop_path=0.35,
-        sources=_crop_and_randaugment(15, 1.0),
-        mixup=0.3,
+        drop_path_rate=0.35,
+        augmentations=_crop_and_randaugment(15, 1.0),
+        mixup_chance=0.3,
     ),
     "MobileNetV4HybridLarge": AdamWRecipe(
         size=384,
@@ -326,9 +372,9 @@ MOBILENET_V4 = {
         warmup_epochs=20,
         floor=0.001,
         weight_decay=0.2,
-        drop_path=0.35,
-        sources=_crop_and_randaugment(15, 1.0),
-        mixup=0.3,
+        drop_path_rate=0.35,
+        augmentations=_crop_and_randaugment(15, 1.0),
+        mixup_chance=0.3,
     ),
 }
 
@@ -342,10 +388,10 @@ def _distilled(recipe):
         ema=None,
         l2=0.0,
         label_smoothing=0.0,
-        drop_path=0.0,
-        sources=(D1, D2, D3),
+        drop_path_rate=0.0,
+        augmentations=(D1, D2, D3),
         ratio=(1, 1, 2),
-        mixup=0.0,
+        mixup_chance=0.0,
     )
 
 

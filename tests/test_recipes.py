@@ -239,9 +239,9 @@ TABLE_10 = {
     "ema": (0.9999, None, None, None, None),
     "l2": (1e-5, 0, 0, 0, 0),
     "label_smoothing": (0.1,) * 5,
-    "dropout": (0.3, 0.2, 0.2, 0.2, 0.2),
-    "drop_path": (0, 0.075, 0.075, 0.35, 0.35),
-    "mixup": (0, 0, 0, 0.3, 0.3),
+    "dropout_rate": (0.3, 0.2, 0.2, 0.2, 0.2),
+    "drop_path_rate": (0, 0.075, 0.075, 0.35, 0.35),
+    "mixup_chance": (0, 0, 0, 0.3, 0.3),
     "operations": (2,) * 5,
     "magnitude": (9, 15, 15, 15, 15),
     "probability": (0.5, 0.7, 0.7, 1.0, 1.0),
@@ -253,16 +253,36 @@ def test_presets_are_those_of_the_paper():
     assert list(MOBILENET_V4) == list(MOBILENET_V4_DISTILLATION) == NAMES
     for row, values in TABLE_10.items():
         for recipe, value in zip(MOBILENET_V4.values(), values, strict=True):
-            (augmentation,) = recipe.sources
+            (augmentation,) = recipe.augmentations
             assert getattr(recipe if hasattr(recipe, row) else augmentation, row) == value, row
     for name, recipe in MOBILENET_V4_DISTILLATION.items():
-        assert (recipe.sources, recipe.ratio) == ((D1, D2, D3), (1, 1, 2))
+        assert (recipe.augmentations, recipe.ratio) == ((D1, D2, D3), (1, 1, 2))
         assert (recipe.batch_size, recipe.epochs) == (16384, 2000)
-        assert (recipe.label_smoothing, recipe.drop_path, recipe.l2, recipe.mixup) == (0, 0, 0, 0)
-        assert recipe.dropout == MOBILENET_V4[name].dropout
+        assert (recipe.label_smoothing, recipe.drop_path_rate, recipe.l2, recipe.mixup_chance) == (0, 0, 0, 0)
+        assert recipe.dropout_rate == MOBILENET_V4[name].dropout_rate
         one, other = (each.schedule(512, 10).peak for each in (recipe, MOBILENET_V4[name]))
         assert one == pytest.approx(other)
         assert recipe.model_arguments().keys() <= inspect.signature(getattr(applications, name)).parameters.keys()
+
+
+@pytest.mark.once
+def test_a_mix_is_of_the_recipe():
+    data = photo_data()
+    pictures, labels = data.train.arrays()
+    recipe = dataclasses.replace(MOBILENET_V4_DISTILLATION["MobileNetV4ConvSmall"], size=16)
+    mix = recipe.mix(data.train, pictures, list(pictures), batch_size=8, classes=2, epoch_size=64, seed=1)
+    found = np.bincount([mix.example(position).source for position in range(64)])
+    assert tuple(found) == (16, 16, 32)
+    assert [source.augmentation for source in mix.sources] == [D1, D2, D3]
+    shown, shares = mix[0]
+    assert shown.shape == (8, 16, 16, 3)
+    assert mix.seed == 1
+    for position, share in enumerate(shares):  # labels of those that have them
+        assert share.sum() == (mix.example(position).source == 0)
+    with pytest.raises(ValueError, match=r"must be given 3 sources\. Received: 1"):
+        recipe.mix(data.train)
+    with pytest.raises(ValueError, match=r"must be classes\. Received: probabilities"):
+        MOBILENET_V4["MobileNetV4ConvMedium"].mix(PictureSet(pictures, np.eye(2)[labels], 32))
 
 
 def test_rates_of_adamw_grow_with_the_root_of_the_batch():
@@ -337,7 +357,7 @@ def test_a_network_learns_by_adamw():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"warmup_epochs": 500}, "must leave some"), ({"ratio": (1, 1)}, "1 numbers, one a source")],
+    [({"warmup_epochs": 500}, "must leave some"), ({"ratio": (1, 1)}, "1 numbers, one an augmentation")],
 )
 def test_recipes_of_adamw_must_make_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
