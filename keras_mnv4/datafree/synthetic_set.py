@@ -128,7 +128,7 @@ class SyntheticSet:
         return PictureData(self.class_names, *sets)
 
     def contact_sheet(self, columns=8, limit=64, size=None):
-        """A `PIL.Image` of the first pictures of all classes, side by side."""
+        """A `PIL.Image` of `limit` pictures side by side, evenly spread over the classes."""
         order = np.argsort(self.classes, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(limit, len(order))).astype(int)]
         side = self.size

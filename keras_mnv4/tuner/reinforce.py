@@ -31,7 +31,7 @@ class ReinforceOracle(CandidateOracle):
         objective: a `keras_tuner.Objective` that is to be large; None for `"val_accuracy"`.
         max_trials: number of trials.
         reward: form of the reward, as for `keras_mnv4.tuner.reward.reward_of`.
-        penalty: how much costs count; below 0.
+        penalty: how much costs count; 0 or below.
         learning_rate: of the chances, when it begins to rise, tenfold, behind the warm-up.
         warmup: share of the trials in which chances stay as they are.
         momentum: of the running mean of rewards, from which a reward counts.

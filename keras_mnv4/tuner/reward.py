@@ -18,7 +18,7 @@ def reward_of(quality, ratios, penalty=-0.1, form="absolute"):
     Args:
         quality: a number that is to be large, such as an accuracy from 0 to 1.
         ratios: what it costs divided by what it should cost, one number for each target.
-        penalty: how much costs count; below 0.
+        penalty: how much costs count; 0 or below.
         form: `"absolute"`, which wants costs to be as said; `"mnas"`, which wants them to be small; `"mnas_hard"`,
             which wants them not to be larger.
     """

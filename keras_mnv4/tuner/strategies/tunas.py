@@ -36,7 +36,7 @@ class TuNAS(Strategy):
         targets: dictionary from measure of `costs` to the cost to aim at; each has a penalty of its own.
         reward: `"absolute"`, accuracy + `penalty` * |cost / target - 1|; `"mnas"`, accuracy * (cost / target) **
             `penalty`; or `"mnas_hard"`, the same where the cost is above the target, else the accuracy.
-        penalty: how much costs count; below 0.
+        penalty: how much costs count; 0 or below.
         batch_size: pictures of a step, which the chances' learning rate is proportional to: 3e-4 for 256.
         seed: seed of what is drawn.
         **kwargs: `augmentation` and `teacher`, as for `Strategy`, and those of `keras.Model`.
