@@ -135,7 +135,7 @@ class Experiment:
         epochs, steps, start = self.arguments.epochs, len(self.pictures.train), time.perf_counter()
         backup_dir = self.out / f"backup_{row}_{seed}"
         if store is None:
-            self.pictures.train.restart(seed)
+            self.pictures.train.reseed(seed)
             augmentation = training.small_changes()
             how = {"verbose": 2, "backup_dir": backup_dir}
             recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, **how)

@@ -107,7 +107,7 @@ class Experiment:
         keras.utils.set_random_seed(seed)
         shape = (self.arguments.size, self.arguments.size, 3)
         model = MobileNetV4ConvSmall(weights=None, input_shape=shape, classes=self.classes)
-        self.pictures.train.restart(seed)
+        self.pictures.train.reseed(seed)
         training.train(model, self.pictures, self.arguments.epochs, self.arguments.learning_rate, verbose=2)
         with atomic_file(path) as temporary:
             model.save(temporary)
@@ -120,7 +120,7 @@ class Experiment:
         if row != "float":
             keras.utils.set_random_seed(seed)
             model = self.begin(teacher)
-            self.qat_pictures.restart(seed)
+            self.qat_pictures.reseed(seed)
             pictures = Changed(self.qat_pictures, training.small_changes(), self.classes)
             epochs = self.arguments.qat_epochs
             optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(pictures))

@@ -66,7 +66,7 @@ def make_study(arguments, pictures):
         return build_network(RESNET18, alpha=width, classes=count, input_shape=shape)
 
     def train(model, run, backups):
-        pictures.train.restart(run.seed)
+        pictures.train.reseed(run.seed)
         augmentation = [
             keras.layers.RandomFlip("horizontal"),
             keras.layers.RandomTranslation(0.125, 0.125, fill_mode="constant", interpolation="nearest"),

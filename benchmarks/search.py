@@ -111,7 +111,7 @@ class Experiment:
         """Test accuracy of a network trained from scratch, and quantised where there is a policy; and its MACs."""
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
-        self.pictures.train.restart(seed)
+        self.pictures.train.reseed(seed)
         shape = (SIZE, SIZE, 3)
         model = build_network(architecture, alpha=alpha, classes=self.classes, input_shape=shape)
         epochs = self.arguments.epochs

@@ -66,7 +66,7 @@ class PictureSet(keras.utils.PyDataset):
         self.size = size
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.restart(seed)
+        self.reseed(seed)
 
     @property
     def num_pictures(self):
@@ -83,7 +83,7 @@ class PictureSet(keras.utils.PyDataset):
         if self.shuffle:
             self._random.shuffle(self._order)
 
-    def restart(self, seed):
+    def reseed(self, seed):
         """Begins anew, with the orders of a seed."""
         self.seed = seed
         self._random = np.random.default_rng(seed)
@@ -92,12 +92,12 @@ class PictureSet(keras.utils.PyDataset):
 
     def turn_to(self, epoch):
         """Gives the pictures the order that they have in an epoch, from 0, by the seed."""
-        self.restart(self.seed)
+        self.reseed(self.seed)
         for _ in range(epoch):
             self.on_epoch_end()
 
     def arrays(self, limit=None):
-        """The first `limit` pictures as uint8, spread over the set, and their labels; all of them by default."""
+        """`limit` pictures as uint8, evenly spread over the set, and their labels; all of them by default."""
         count = self.num_pictures if limit is None else min(limit, self.num_pictures)
         chosen = np.linspace(0, self.num_pictures - 1, count).astype(int)
         return self._decoded(chosen), self.labels[chosen]

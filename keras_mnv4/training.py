@@ -189,7 +189,7 @@ def distill(
         store = distillation.write_soft_labels(mix, teacher, store, epochs, verbose=verbose)
     how = {"optimizer": optimizer, "ratio": ratio, "flip": flip, "teacher": teacher, "has_store": store is not None}
     with backed_up(backup_dir, student, data, epochs, **how) as (callbacks, epoch):
-        mix.restart(epoch)
+        mix.turn_to(epoch)
         batches = mix
         if store is not None:
             rest = store.tf_data(train.batch_size, flip=flip, start=epoch * len(mix))

@@ -98,7 +98,7 @@ def photo_data():
 @pytest.mark.once
 def test_a_network_learns_to_tell_photos_apart():
     data = photo_data()
-    data.train.restart(3)
+    data.train.reseed(3)
     recipe = SGDRecipe(epochs=6, warmup_epochs=1, cooldown_epochs=2, learning_rate=0.4)
     history = recipe.fit(small_network(), data, [keras.layers.RandomFlip("horizontal")], verbose=0)
     optimizer = history.model.optimizer
@@ -216,11 +216,11 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monke
 
 def test_orders_of_a_seed():
     train = photo_data().train
-    train.restart(5)
+    train.reseed(5)
     first = train[0][1].tolist()
     train.on_epoch_end()
     assert train[0][1].tolist() != first
-    train.restart(5)
+    train.reseed(5)
     assert train[0][1].tolist() == first
 
 
@@ -340,7 +340,7 @@ def test_adamw_follows_logits_and_soft_labels():
 @pytest.mark.once
 def test_a_network_learns_by_adamw():
     data = photo_data()
-    data.train.restart(3)
+    data.train.reseed(3)
     recipe = dataclasses.replace(
         MOBILENET_V4["MobileNetV4ConvSmall"], epochs=8, warmup_epochs=1, learning_rate=0.02, batch_size=16
     )

@@ -67,7 +67,7 @@ class DatasetMix(keras.utils.PyDataset):
 
     Every picture is a function of the seed and its position alone. So two mixes of one seed are equal, whether read
     here, on any backend, or through `tf_data`. A source is gone through in a new order each time, without a repeat
-    before its end, over all epochs. Where training that was stopped goes on, `restart` the mix at that epoch.
+    before its end, over all epochs. Where training that was stopped goes on, let the mix `turn_to` that epoch.
 
     For `fit`, say shuffle=False: else Keras shuffles the batches once more, and none can be prepared ahead. With a
     `steps_per_epoch` that divides `len(mix)`, short epochs go on through the mix.
@@ -132,7 +132,7 @@ class DatasetMix(keras.utils.PyDataset):
         self.counts = shares_of(self.epoch_size, self.ratio)
         self._schedule = functools.lru_cache(maxsize=2)(self._make_schedule)
         self._order = functools.lru_cache(maxsize=4 * len(self.sources))(self._make_order)
-        self.restart()
+        self.turn_to(0)
 
     def __len__(self):
         return -(-self.epoch_size // self.batch_size)
@@ -152,10 +152,10 @@ class DatasetMix(keras.utils.PyDataset):
     def on_epoch_end(self):
         # `fit` says so, too, when it has read some batches before the first epoch, and after each `steps_per_epoch`.
         if not self._unread:
-            self.restart(self.epoch + 1)
+            self.turn_to(self.epoch + 1)
 
-    def restart(self, epoch=0):
-        """Begins an epoch anew."""
+    def turn_to(self, epoch):
+        """Begins an epoch, from 0, anew."""
         self.epoch, self._unread, self._last = epoch, set(range(len(self))), -1
 
     def batch(self, step):

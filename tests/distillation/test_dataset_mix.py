@@ -95,6 +95,13 @@ def test_batches_do_not_depend_on_who_reads_when():
         np.testing.assert_array_equal(read[step], three_sources().batch(step)[0])
 
 
+def test_a_mix_turns_to_any_epoch():
+    mix = three_sources()
+    mix.turn_to(2)
+    for index in range(len(mix)):
+        np.testing.assert_array_equal(mix[index][0], mix.batch(2 * len(mix) + index)[0])
+
+
 def test_tf_data_gives_the_same_batches_and_goes_on_at_any():
     mix = three_sources(classes=3, epoch_size=10)
     steps = list(mix.tf_data().take(7).as_numpy_iterator())
