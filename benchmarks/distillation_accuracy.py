@@ -30,14 +30,16 @@ from rich.table import Table
 
 from keras_mnv4 import data
 from keras_mnv4 import distillation
-from keras_mnv4 import files
-from keras_mnv4 import recipes
 from keras_mnv4 import training
 from keras_mnv4.applications import EfficientNetLite0
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import replace_classifier
+from keras_mnv4.backups import backup_callback
+from keras_mnv4.backups import epochs_in
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
+from keras_mnv4.fitting import adamw
+from keras_mnv4.fitting import fit_classifier
 
 ROWS = {
     "scratch": (),
@@ -96,7 +98,7 @@ class Experiment:
         """That of `keras_mnv4.training.train`, for all rows."""
         arguments = self.arguments
         steps = arguments.epochs * len(self.pictures.train)
-        return recipes.adamw(arguments.learning_rate, steps, weight_decay=arguments.weight_decay)
+        return adamw(arguments.learning_rate, steps, weight_decay=arguments.weight_decay)
 
     def teacher(self):
         """EfficientNet-Lite0 with a head of its own; the head is trained first, alone, then all of it for a while."""
@@ -138,15 +140,14 @@ class Experiment:
             self.pictures.train.reseed(seed)
             augmentation = training.small_changes()
             how = {"verbose": 2, "backup_dir": backup_dir}
-            recipes.fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, **how)
+            fit_classifier(student, self.pictures, self.optimizer(), epochs, augmentation, **how)
         else:
             distiller = distillation.Distiller(student)
             distiller.compile(self.optimizer())
             distiller.optimizer.build(distiller.trainable_variables)
-            seen = files.epochs_in(backup_dir) * steps
+            seen = epochs_in(backup_dir) * steps
             pictures = store.tf_data(self.arguments.batch_size, seed=seed).repeat().skip(seen)
-            backup = keras.callbacks.BackupAndRestore(backup_dir, double_checkpoint=True)
-            how = {"verbose": 2, "callbacks": [backup], "steps_per_epoch": steps, "shuffle": False}
+            how = {"verbose": 2, "callbacks": [backup_callback(backup_dir)], "steps_per_epoch": steps, "shuffle": False}
             distiller.fit(pictures, epochs=epochs, **how)
         result = {
             "row": row,

@@ -31,11 +31,11 @@ from rich.table import Table
 from keras_mnv4 import data
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
-from keras_mnv4 import recipes
 from keras_mnv4 import training
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import write_json
+from keras_mnv4.fitting import adamw
 
 ROWS = ("float", "plain", "distilled", "both")
 SETTINGS = (
@@ -123,7 +123,7 @@ class Experiment:
             self.qat_pictures.reseed(seed)
             pictures = Changed(self.qat_pictures, training.small_changes(), self.classes)
             epochs = self.arguments.qat_epochs
-            optimizer = recipes.adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
+            optimizer = adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
             trained = model if row == "plain" else distillation.Distiller(model, teacher)
             trained.compile(optimizer, None if row == "distilled" else "categorical_crossentropy", metrics=["accuracy"])
             trained.fit(pictures, epochs=epochs, verbose=2)

@@ -37,8 +37,8 @@ from keras_mnv4.applications import choice
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.cost import TableProfiler
 from keras_mnv4.files import atomic_file
-from keras_mnv4.recipes import adamw
-from keras_mnv4.recipes import fit_classifier
+from keras_mnv4.fitting import adamw
+from keras_mnv4.fitting import fit_classifier
 
 SIZE = 32
 VALIDATION_PICTURES = 5000  # that candidates are scored on

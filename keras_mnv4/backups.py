@@ -1,17 +1,18 @@
-"""`backed_up`: training that goes on where it was stopped."""
+"""Backups: training that goes on where it was stopped, or killed."""
 
 import contextlib
+import json
 import pathlib
 
 import keras
 
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import epochs_in
-from keras_mnv4.files import fingerprint
-from keras_mnv4.files import plan_entry
+from keras_mnv4.plans import check_plan
+from keras_mnv4.plans import fingerprint
+from keras_mnv4.plans import plan_entry
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 
-FINGERPRINT_PICTURES = 16  # by which those of a backup are known again
+LATEST = "latest"  # Keras's folder in that of a backup: of its own, for Keras deletes it
+FINGERPRINT_PICTURES = 64  # by which a set of pictures is known again
 
 
 @contextlib.contextmanager
@@ -30,18 +31,56 @@ def backed_up(backup_dir, model, data, epochs, **how):
 
     Raises:
         ValueError: if the folder has backups of another training.
+
+    Example:
+
+    >>> with backed_up("backup", model, data, epochs=5) as (callbacks, epoch):
+    ...     data.train.turn_to(epoch)
+    ...     model.fit(data.train, epochs=5, callbacks=callbacks)
     """
     if backup_dir is None:
         yield [], 0
         return
-    backup = pathlib.Path(backup_dir)
-    latest, plan = backup / "latest", backup / "plan.json"  # two, for Keras deletes the one itself
-    backup.mkdir(parents=True, exist_ok=True)
-    if not epochs_in(latest):  # of a call that was stopped before or behind its backups
+    plan = pathlib.Path(backup_dir) / "plan.json"
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    if not epochs_in(backup_dir):  # of a call that was stopped before or behind its backups
         plan.unlink(missing_ok=True)
     check_plan(plan, {**_training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")
-    yield [keras.callbacks.BackupAndRestore(latest, double_checkpoint=True)], epochs_in(latest)  # a kill spoils one
+    yield [backup_callback(backup_dir)], epochs_in(backup_dir)
     plan.unlink()
+
+
+def backup_callback(backup_dir, is_kept=False):
+    """Keras's callback that backs a training up after every epoch, and goes on from there.
+
+    Args:
+        backup_dir: the folder.
+        is_kept: whether the backup stays there when the training has come to its end.
+
+    Example:
+
+    >>> model.fit(pictures, labels, callbacks=[backup_callback("backup", is_kept=True)])
+    >>> epochs_in("backup")
+    1
+    """
+    latest = pathlib.Path(backup_dir) / LATEST
+    return keras.callbacks.BackupAndRestore(
+        latest,
+        double_checkpoint=True,  # a kill while one is written spoils that one
+        delete_checkpoint=not is_kept,
+    )
+
+
+def epochs_in(backup_dir):
+    """The number of epochs that a backup of `backup_callback` was made after; 0 if there is none.
+
+    Example:
+
+    >>> epochs_in("backup")
+    0
+    """
+    file = pathlib.Path(backup_dir) / LATEST / "training_metadata.json"
+    return json.loads(file.read_text())["epoch"] if file.exists() else 0
 
 
 def _training_plan(model, data, epochs):

@@ -16,9 +16,9 @@ from keras_mnv4.data import read_picture
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.distillation.classifier_view import Probabilities
 from keras_mnv4.distillation.classifier_view import cross_entropy_of
+from keras_mnv4.fitting import adamw
+from keras_mnv4.fitting import fit_classifier
 from keras_mnv4.progress import resolve_verbose
-from keras_mnv4.recipes import adamw
-from keras_mnv4.recipes import fit_classifier
 
 HEAD_EPOCHS, HEAD_RATE = 40, 3e-3  # of a new classifier, alone
 CALIBRATION_PICTURES = 256

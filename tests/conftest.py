@@ -18,6 +18,8 @@ from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
 from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import build_network
+from keras_mnv4.data import PictureData
+from keras_mnv4.data import PictureSet
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import LayerScale
 
@@ -168,3 +170,23 @@ def stopping_after(last):
                 raise KeyboardInterrupt
 
     return Stopping
+
+
+def small_network():
+    """A network of three convolutions, for two classes."""
+    rows = (Conv(8, kernel=3, stride=2), Conv(16, kernel=3, stride=2), Conv(16, kernel=3, stride=2))
+    return build_network(Architecture("small", rows, head_filters=None), classes=2, input_shape=(32, 32, 3))
+
+
+def photo_data():
+    """A `PictureData` of 48 crops of two photos, the same ones to train, to validate and to test on."""
+    crops = list(photo_crops(48, 32))
+    pictures, labels = np.stack([crop for crop, _ in crops]), [label for _, label in crops]
+    sets = [PictureSet(pictures, labels, 32, batch_size=16, shuffle=shuffle) for shuffle in (True, False, False)]
+    return PictureData(("china", "flower"), *sets)
+
+
+def pooled_classifier(activation="softmax"):
+    """The least classifier: a picture's mean colour, and a dense layer."""
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(image)))

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import photo_data
 from PIL import Image
 
 from keras_mnv4 import data
@@ -228,3 +229,13 @@ def test_splits_of_other_classes_are_an_error(tmp_path):
             write(tmp_path / split / name / "0.png")
     with pytest.raises(ValueError, match=r"`test` differs in \['b', 'c'\]"):
         data.load_image_folder(tmp_path, 32)
+
+
+def test_orders_of_a_seed():
+    train = photo_data().train
+    train.reseed(5)
+    first = train[0][1].tolist()
+    train.on_epoch_end()
+    assert train[0][1].tolist() != first
+    train.reseed(5)
+    assert train[0][1].tolist() == first

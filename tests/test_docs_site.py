@@ -26,7 +26,8 @@ PAGES_WITH_CODE = (
 )
 SLOW = {"guides/deployment", "guides/head", "guides/search_space", "reference/export"}
 PACKAGES = ("applications", "cost", "datafree", "distillation", "export", "layers", "qat", "tuner")
-MODULES = ("cost.plots", "data", "demo", "files", "gradients", "recipes", "training")
+MODULES = ("cost.plots", "data", "demo", "fitting", "recipes", "training")
+INNER = ("backups", "files", "gradients", "plans", "progress")  # not in the reference; their examples are tested, too
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.once
@@ -40,11 +41,11 @@ def blocks(page, language):
     return [code for kind, code in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
 
 
-def public_names():
+def public_names(modules=MODULES):
     for package in PACKAGES:
         for name in importlib.import_module(f"keras_mnv4.{package}").__all__:
             yield f"{package}.{name}"
-    for module in MODULES:
+    for module in modules:
         found = importlib.import_module(f"keras_mnv4.{module}")
         for name, value in vars(found).items():
             if not name.startswith("_") and getattr(value, "__module__", None) == found.__name__:

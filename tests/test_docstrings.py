@@ -23,6 +23,8 @@ import pytest
 from conftest import SMALL
 from conftest import TINY_RESNET
 from conftest import photo_crops
+from test_docs_site import INNER
+from test_docs_site import MODULES
 from test_docs_site import PACKAGES
 from test_docs_site import fit_once
 from test_docs_site import public_names
@@ -92,7 +94,7 @@ def has_example(value):
 
 def examples():
     """All public names, and methods of public classes, that have an example."""
-    for name in public_names():
+    for name in public_names((*MODULES, *INNER)):
         value = get(name)
         if not callable(value) or ALIKE.match(name) or name in WITHOUT:
             continue

@@ -1,4 +1,4 @@
-"""Recipes: schedules held against values by hand, decay against its formula, and a `fit` that learns."""
+"""Recipes: presets held against the paper, rates and decay against their formulas, and a `fit` that learns."""
 
 import dataclasses
 import inspect
@@ -6,16 +6,12 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from conftest import photo_crops
-from conftest import stopping_after
-from conftest import tiny_network
+from conftest import photo_data
+from conftest import pooled_classifier
+from conftest import small_network
 
 from keras_mnv4 import applications
 from keras_mnv4 import training
-from keras_mnv4.applications import Architecture
-from keras_mnv4.applications import Conv
-from keras_mnv4.applications import build_network
-from keras_mnv4.data import PictureData
 from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation import D1
 from keras_mnv4.distillation import D2
@@ -24,27 +20,6 @@ from keras_mnv4.recipes import MOBILENET_V4
 from keras_mnv4.recipes import MOBILENET_V4_DISTILLATION
 from keras_mnv4.recipes import AdamWRecipe
 from keras_mnv4.recipes import SGDRecipe
-from keras_mnv4.recipes import SmoothedCrossEntropy
-from keras_mnv4.recipes import WarmupCosineCooldown
-from keras_mnv4.recipes import decay_kernels
-from keras_mnv4.recipes import fit_classifier
-
-
-@pytest.mark.parametrize(
-    ("step", "rate"),
-    [(0, 0.0), (5, 0.05), (10, 0.1), (45, 0.05005), (80, 1e-4), (90, 5e-5), (100, 0.0), (120, 0.0)],
-)
-def test_schedule_by_hand(step, rate):
-    schedule = WarmupCosineCooldown(0.1, total_steps=100, warmup_steps=10, cooldown_steps=20)
-    assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9)
-    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
-    assert float(again(step)) == float(schedule(step))
-
-
-def test_a_schedule_without_ends_is_a_cosine():
-    schedule = WarmupCosineCooldown(1.0, total_steps=100, floor=0.0)
-    rates = [float(schedule(step)) for step in (0, 25, 50, 99)]
-    np.testing.assert_allclose(rates, [1.0, 0.8535534, 0.5, 0.0002467], rtol=1e-3)
 
 
 def test_parts_of_epochs_leave_a_step_between_them():
@@ -53,46 +28,15 @@ def test_parts_of_epochs_leave_a_step_between_them():
     assert AdamWRecipe(epochs=1, warmup_epochs=0.9).schedule(32, 3).warmup_steps == 2
 
 
-def test_warmup_and_cooldown_must_leave_steps():
-    with pytest.raises(ValueError, match="leave steps between"):
-        WarmupCosineCooldown(0.1, total_steps=30, warmup_steps=10, cooldown_steps=20)
-
-
 def test_rates_grow_with_the_batch():
     schedule = SGDRecipe().schedule(batch_size=2048, steps_per_epoch=625)
     assert schedule.peak == pytest.approx(0.8)
     assert (schedule.total_steps, schedule.warmup_steps, schedule.cooldown_steps) == (156_250, 3_125, 31_250)
 
 
-def test_only_kernels_decay():
-    model = tiny_network()
-    decay_kernels(model, 0.5)
-    kernels = [weight.numpy() for weight in model.trainable_weights if weight.path.endswith("kernel")]
-    assert len(kernels) > 5
-    np.testing.assert_allclose(float(sum(model.losses)), 0.25 * sum((kernel**2).sum() for kernel in kernels), rtol=1e-5)
-
-
-def test_a_kernel_with_a_regulariser_of_its_own_is_refused():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, kernel_regularizer="l1")])
-    with pytest.raises(ValueError, match="has a regulariser of its own"):
-        decay_kernels(model, 0.5)
-
-
 def test_recipes_must_leave_epochs():
     with pytest.raises(ValueError, match="must leave some between"):
         SGDRecipe(epochs=20)
-
-
-def small_network():
-    rows = (Conv(8, kernel=3, stride=2), Conv(16, kernel=3, stride=2), Conv(16, kernel=3, stride=2))
-    return build_network(Architecture("small", rows, head_filters=None), classes=2, input_shape=(32, 32, 3))
-
-
-def photo_data():
-    crops = list(photo_crops(48, 32))
-    pictures, labels = np.stack([crop for crop, _ in crops]), [label for _, label in crops]
-    sets = [PictureSet(pictures, labels, 32, batch_size=16, shuffle=shuffle) for shuffle in (True, False, False)]
-    return PictureData(("china", "flower"), *sets)
 
 
 @pytest.mark.once
@@ -107,121 +51,6 @@ def test_a_network_learns_to_tell_photos_apart():
     assert int(optimizer.iterations) == optimizer._learning_rate.total_steps == 18
     assert history.history["accuracy"][-1] > 0.9
     assert history.history["loss"][-1] < history.history["loss"][0]
-
-
-@pytest.mark.once
-def test_the_loss_is_that_of_what_the_model_gives_and_of_the_labels():
-    data = photo_data()
-    shares = [
-        PictureSet(each.arrays()[0], np.eye(2)[each.labels], 32, 16)
-        for each in (data.train, data.validation, data.test)
-    ]
-    image = keras.Input((32, 32, 3))
-    hidden = keras.layers.GlobalAveragePooling2D()(image)
-    logits = keras.layers.Dense(2)(hidden)
-    found = []
-    for outputs in (logits, keras.layers.Softmax()(logits)):
-        for pictures in (data, PictureData(data.class_names, *shares)):
-            model = keras.Model(image, outputs)
-            model.set_weights([np.array([[0.01, 0.0], [0.0, 0.02], [0.03, 0.0]]), np.zeros(2)])
-            history = fit_classifier(model, pictures, keras.optimizers.SGD(0.0), epochs=1, verbose=0).history
-            found.append((history["val_loss"][0], history["val_accuracy"][0]))
-            assert history["val_accuracy"][0] == pytest.approx(training.top1(model, pictures.validation))
-    np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-5)
-
-
-def pooled_classifier(activation="softmax"):
-    image = keras.Input((None, None, 3))
-    return keras.Model(image, keras.layers.Dense(2, activation)(keras.layers.GlobalAveragePooling2D()(image)))
-
-
-@pytest.mark.once
-def test_a_backup_of_another_training_is_refused(tmp_path, monkeypatch):
-    def train(data, rate=0.1, **how):
-        optimizer = keras.optimizers.SGD(rate)
-        fit_classifier(pooled_classifier(), data, optimizer, 2, verbose=0, backup_dir=tmp_path, **how)
-
-    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
-    data = photo_data()
-    pictures, labels = data.train.arrays()
-    with pytest.raises(KeyboardInterrupt):
-        train(data)
-    darker = dataclasses.replace(data, train=PictureSet(pictures // 2, labels, 32, 16, shuffle=True))
-    smaller = dataclasses.replace(data, train=PictureSet(pictures[:, ::2, ::2], labels, 16, 16, shuffle=True))
-    for arguments, how, other in (
-        ((darker,), {}, "pictures"),
-        ((smaller,), {}, "pictures, size"),
-        ((data, 0.2), {}, "optimizer"),
-        ((data,), {"loss": SmoothedCrossEntropy(0.1)}, "loss"),
-        ((data,), {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
-        ((data,), {"start": small_network()}, "start"),
-    ):
-        with pytest.raises(ValueError, match=f"backups of another {other}: give another `backup_dir`"):
-            train(*arguments, **how)
-
-
-@pytest.mark.once
-def test_a_backup_of_another_network_is_not_quantised_further(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
-    data, first, second = photo_data(), small_network(), small_network()
-    with pytest.raises(KeyboardInterrupt):
-        training.quantize(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
-    with pytest.raises(ValueError, match="backups of another start"):
-        training.quantize(second, data, epochs=2, verbose=0, backup_dir=tmp_path)
-    with pytest.raises(KeyboardInterrupt):  # of its second epoch: it goes on
-        training.quantize(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
-
-
-@pytest.mark.once
-def test_a_backup_of_another_pretrained_network_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(0))
-    monkeypatch.setattr(training, "HEAD_EPOCHS", 1)
-    data, first = photo_data(), small_network()
-    pretrained = first.get_weights()
-    with pytest.raises(KeyboardInterrupt):
-        training.fine_tune(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
-    with pytest.raises(ValueError, match="backups of another start"):
-        training.fine_tune(small_network(), data, epochs=2, verbose=0, backup_dir=tmp_path)
-    first.set_weights(pretrained)
-    with pytest.raises(KeyboardInterrupt):  # of its second epoch: it goes on
-        training.fine_tune(first, data, epochs=2, verbose=0, backup_dir=tmp_path)
-
-
-@pytest.mark.once
-def test_a_plan_without_a_backup_holds_nobody_up(tmp_path):
-    (tmp_path / "plan.json").write_text("{}")
-    fit_classifier(pooled_classifier(), photo_data(), "sgd", 1, verbose=0, backup_dir=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
-    def train(data):
-        keras.utils.set_random_seed(0)
-        model = small_network()
-        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-        return fit_classifier(model, data, optimizer, epochs=4, verbose=0, backup_dir=tmp_path), model
-
-    data = photo_data()
-    _, expected = train(data)
-    with monkeypatch.context() as patch:
-        patch.setattr(keras.callbacks, "BackupAndRestore", stopping_after(1))
-        with pytest.raises(KeyboardInterrupt):
-            train(data)
-    history, model = train(photo_data())  # as in a new process
-    assert history.epoch == [2, 3]
-    for ours, weights in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, weights, rtol=1e-5, atol=1e-6)
-    assert not (tmp_path / "latest").exists()
-
-
-def test_orders_of_a_seed():
-    train = photo_data().train
-    train.reseed(5)
-    first = train[0][1].tolist()
-    train.on_epoch_end()
-    assert train[0][1].tolist() != first
-    train.reseed(5)
-    assert train[0][1].tolist() == first
 
 
 # Table 10 of arXiv 2404.10518, column by column.
@@ -309,18 +138,6 @@ def test_adamw_decays_kernels_alone():
     for weight in model.trainable_weights:
         factor = 1 - 0.1 * 0.5 if weight.path.endswith("kernel") else 1.0
         np.testing.assert_allclose(weight.numpy(), factor * before[weight.path], rtol=1e-5, err_msg=weight.path)
-
-
-def test_smoothed_labels_by_hand():
-    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], "float32")
-    loss = SmoothedCrossEntropy(0.3)
-    soft = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    expected = -(soft * np.log(probabilities)).sum(-1).mean()
-    for labels in (np.array([0, 2]), np.array([[0], [2]])):
-        assert float(loss(labels, probabilities)) == pytest.approx(expected, rel=1e-5)
-    assert float(loss(np.eye(3)[[0, 2]], probabilities)) == pytest.approx(expected, rel=1e-5)
-    of_logits = SmoothedCrossEntropy.from_config(SmoothedCrossEntropy(0.3, from_logits=True).get_config())
-    assert float(of_logits(np.array([0, 2]), np.log(probabilities))) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.once

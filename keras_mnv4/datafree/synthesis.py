@@ -24,8 +24,8 @@ from keras_mnv4.datafree.synthetic_set import PLAN
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
 from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import fingerprint
+from keras_mnv4.plans import check_plan
+from keras_mnv4.plans import fingerprint
 from keras_mnv4.progress import resolve_verbose
 
 LABELS = ("recursive", "one_hot")

@@ -21,8 +21,8 @@ from keras_mnv4.distillation.offline import SoftLabelStore
 from keras_mnv4.distillation.offline import shard_paths
 from keras_mnv4.distillation.offline import shard_positions
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import fingerprint
+from keras_mnv4.plans import check_plan
+from keras_mnv4.plans import fingerprint
 
 FORMATS = ("jpeg", "png")
 RECORD_BYTES = 90  # of a record, apart from the picture and the probabilities

@@ -9,13 +9,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.backups import FINGERPRINT_PICTURES
+from keras_mnv4.backups import backup_callback
+from keras_mnv4.backups import epochs_in
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import epochs_in
-from keras_mnv4.files import fingerprint
-from keras_mnv4.files import plan_entry
 from keras_mnv4.files import write_json
-from keras_mnv4.recipes import adamw
+from keras_mnv4.fitting import adamw
+from keras_mnv4.plans import check_plan
+from keras_mnv4.plans import fingerprint
+from keras_mnv4.plans import plan_entry
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.spaces import fine_space
@@ -32,7 +34,6 @@ BACKUP = "backup"  # folder of what a killed search goes on from
 WARMUP_SHARE = 0.05  # of all steps
 CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
-FINGERPRINT_PICTURES = 64  # by which a data set is known again
 
 
 def search(
@@ -239,7 +240,7 @@ def _taken_back_on_failure(directory):
     try:
         yield
     except Exception:
-        if is_new and not epochs_in(directory / BACKUP / "latest"):
+        if is_new and not epochs_in(directory / BACKUP):
             plan.unlink(missing_ok=True)
         raise
 
@@ -305,14 +306,11 @@ def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose, 
     """Trains a supernet, and goes on from the last epoch of the process before."""
     optimizer = adamw(learning_rate, epochs * len(batches), WARMUP_SHARE)
     strategy.compile(optimizer, loss=loss, metrics=["accuracy"], architecture_optimizer=architecture_optimizer)
-    backup = keras.callbacks.BackupAndRestore(  # not deleted before what was trained is in a file
-        directory / BACKUP / "latest", double_checkpoint=True, delete_checkpoint=False
-    )
-    batches.turn_to(epochs_in(directory / BACKUP / "latest"))
+    batches.turn_to(epochs_in(directory / BACKUP))
     strategy.fit(
         batches,
         epochs=epochs,
         shuffle=not batches.shuffle,  # which then have orders of their own
         verbose=2 if verbose == "auto" else verbose,
-        callbacks=[backup],
+        callbacks=[backup_callback(directory / BACKUP, is_kept=True)],  # till what was trained is in a file
     )

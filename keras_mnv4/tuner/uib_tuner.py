@@ -10,9 +10,9 @@ import keras_tuner
 
 from keras_mnv4.cost import pareto_front
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import check_plan
-from keras_mnv4.files import fingerprint
 from keras_mnv4.files import write_json
+from keras_mnv4.plans import check_plan
+from keras_mnv4.plans import fingerprint
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.oracle import COMPLETED
 from keras_mnv4.tuner.oracle import hyperparameter_values
