@@ -45,7 +45,7 @@ def backed_up(backup_dir, model, data, epochs, **how):
     plan.parent.mkdir(parents=True, exist_ok=True)
     if not epochs_in(backup_dir):  # of a call that was stopped before or behind its backups
         plan.unlink(missing_ok=True)
-    check_plan(plan, {**_training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")
+    check_plan(plan, {**training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")
     yield [backup_callback(backup_dir)], epochs_in(backup_dir)
     plan.unlink()
 
@@ -83,7 +83,14 @@ def epochs_in(backup_dir):
     return json.loads(file.read_text())["epoch"] if file.exists() else 0
 
 
-def _training_plan(model, data, epochs):
+def training_plan(model, data, epochs):
+    """What a plan says of a training, how it is done aside: the network's shape, the pictures, the epochs.
+
+    Example:
+
+    >>> training_plan(model, data, epochs=5)["epochs"]
+    5
+    """
     kinds = [[list(weight.shape), weight.trainable] for weight in model.weights]
     quantizers = [
         keras.saving.serialize_keras_object(layer.quantizer)["config"]

@@ -41,6 +41,18 @@ def check_plan(path, plan, contents, argument="directory"):
         raise ValueError(f"'{path.parent}' has {contents} of another {', '.join(odd)}: give another `{argument}`.")
 
 
+def has_plan(path, plan):
+    """Whether a file, as `check_plan` writes it, is there and has this plan.
+
+    Example:
+
+    >>> has_plan("plan.json", {"seed": 0})
+    False
+    """
+    path = pathlib.Path(path)
+    return path.exists() and json.loads(path.read_text()) == json.loads(json.dumps(plan))
+
+
 def plan_entry(value):
     """What a plan, as `check_plan` takes it, says of an argument: JSON-ready, and of equal arguments the same.
 

@@ -4,6 +4,7 @@ import importlib
 
 from keras_mnv4.tuner.cost_table import CostTable
 from keras_mnv4.tuner.costs import CostModel
+from keras_mnv4.tuner.found import train_found
 from keras_mnv4.tuner.gates import Gates
 from keras_mnv4.tuner.search import gradient_search
 from keras_mnv4.tuner.search import search
@@ -41,6 +42,7 @@ __all__ = [
     "search_batches",
     "small_space",
     "tiny_space",
+    "train_found",
     "two_stage_search",
 ]
 
