@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -147,15 +148,7 @@ def distill(
     >>> student = MobileNetV4ConvSmall(weights=None, classes=10, dropout_rate=0.2)
     >>> distill(student, keras.models.load_model("teacher.keras"), data, epochs=30)
     """
-    if len(ratio) != 3 or min(ratio) < 0 or not any(ratio):
-        raise ValueError(
-            f"`ratio` must be parts of D1, D2 and D3, such as (1, 1, 0), not all of them 0. Received: {ratio}"
-        )
-    if bool(pool) != bool(ratio[2]):
-        raise ValueError(
-            "D3 takes its pictures from `pool`: give both, or a `ratio` that ends in 0. Received: "
-            f"ratio={tuple(ratio)} and a pool of {len(pool or ())}"
-        )
+    check_ratio(ratio, bool(pool))
     classes, theirs = len(data.class_names), teacher.output_shape[-1]
     if theirs != classes:
         raise ValueError(
@@ -205,6 +198,33 @@ def distill(
         )
 
 
+def check_ratio(ratio, has_pool, names=("ratio", "pool")):
+    """Raises, before any long work, unless `distill` can mix its sources so.
+
+    Args:
+        ratio: as for `distill`.
+        has_pool: whether there are pictures without labels.
+        names: what `ratio` and `pool` were given as, for the messages.
+
+    Raises:
+        ValueError: if `ratio` is not three parts, or if there is a D3 without a pool or the other way round.
+
+    Example:
+
+    >>> check_ratio((1, 1, 0), has_pool=False)
+    """
+    of_ratio, of_pool = names
+    if len(ratio) != 3 or not all(0 <= part < math.inf for part in ratio) or not any(ratio):
+        raise ValueError(
+            f"`{of_ratio}` must be three parts, of D1, D2 and D3: 0 or more, and not all of them 0. Received: {ratio}"
+        )
+    if has_pool != bool(ratio[2]):
+        raise ValueError(
+            f"D3 takes its pictures from `{of_pool}`: give both, or a `{of_ratio}` that ends in 0. Received: "
+            f"{of_ratio} {ratio} and {'a' if has_pool else 'no'} {of_pool}"
+        )
+
+
 def _ask(teacher, files, size):
     """The files that can be read, and a teacher's probabilities for them. A few pictures are in memory at a time."""
     probabilities = Probabilities(ClassifierView(teacher, "teacher"))
@@ -222,7 +242,7 @@ def _ask(teacher, files, size):
     return readable, np.concatenate(found)
 
 
-def quantize(model, data, policy="w8a8", epochs=3, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
+def quantize(model, data, policy="w8a8", epochs=2, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
     Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics

@@ -1,4 +1,5 @@
 import functools
+import inspect
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from keras_mnv4 import training
 from keras_mnv4 import tuner
 from keras_mnv4.cli import commands
 from keras_mnv4.cli import parser
+from keras_mnv4.demo import run_demo
 from keras_mnv4.export import metadata
 
 
@@ -238,9 +240,10 @@ def test_a_student_asks_its_teacher_in_each_step(photo_folder, tmp_path, capsys)
     ("classes", "arguments", "message"),
     [
         (3, (), "was trained for 3 classes. The pictures of --data have 2: china, flower."),
-        (2, ("--mix", "1:1"), "such as 1:1:0"),
-        (2, ("--mix", "0:0:0"), "such as 1:1:0"),
-        (2, ("--mix", "nan:1:0"), "such as 1:1:0"),
+        (2, ("--mix", "1:one:0"), "such as 1:1:0"),
+        (2, ("--mix", "1:1"), "--mix must be three parts"),
+        (2, ("--mix", "0:0:0"), "--mix must be three parts"),
+        (2, ("--mix", "nan:1:0"), "--mix must be three parts"),
         (2, ("--mix", "1:1:2"), "D3 takes its pictures from --pool"),
         (2, ("--pool", None), "a --mix that ends in 0"),
         (2, ("--mix", "1:1:2", "--pool", "no/such/folder"), "--pool must be a folder"),
@@ -503,6 +506,16 @@ def test_every_example_of_the_help_is_understood(capsys):
             mnv4(name, "--help")
         assert stopped.value.code == 0
         assert examples in capsys.readouterr().out
+
+
+@pytest.mark.once
+def test_quantisation_has_as_many_epochs_wherever_it_is_started():
+    epochs = {
+        "command": parser.make_parser().parse_args(["quantize", "model.keras"]).epochs,
+        "function": inspect.signature(training.quantize).parameters["epochs"].default,
+        "demo": inspect.signature(run_demo).parameters["qat_epochs"].default,
+    }
+    assert set(epochs.values()) == {2}, epochs
 
 
 @pytest.mark.once

@@ -5,7 +5,6 @@ answers at once.
 """
 
 import dataclasses
-import math
 import pathlib
 import sys
 
@@ -80,11 +79,7 @@ def distill(arguments):
     ratio = _ratio(arguments.mix)
     if arguments.pool is not None and not arguments.pool.is_dir():
         raise ValueError(f"`--pool` must be a folder of pictures. Received: {arguments.pool}")
-    if (arguments.pool is not None) != bool(ratio[2]):
-        raise ValueError(
-            f"D3 takes its pictures from `--pool`: give both, or a `--mix` that ends in 0. Received: --mix "
-            f"{arguments.mix}, --pool {arguments.pool}"
-        )
+    training.check_ratio(ratio, arguments.pool is not None, ("--mix", "--pool"))
     teacher = _load_model(arguments.teacher)
     data = _load_data(arguments, arguments.size)
     _check_classes(teacher, arguments.teacher, data)
@@ -190,7 +185,6 @@ def synthesize(arguments):
 def search(arguments):
     import numpy as np
 
-    from keras_mnv4 import applications
     from keras_mnv4 import files
     from keras_mnv4 import training
     from keras_mnv4 import tuner
@@ -234,20 +228,14 @@ def search(arguments):
     else:
         candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
         lines, facts = [], {}
-    architecture = space.architecture_of(candidate)
-    files.write_json(arguments.out / "network.json", architecture.to_dict())
-    profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
     network = arguments.out / "network.json"
+    files.write_json(network, space.architecture_of(candidate).to_dict())
+    profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
     lines.append(f"{network}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
     facts.update(network=network, macs=profile.macs, parameters=profile.parameters)
     if not arguments.train_epochs:
         return Outcome("\n".join(lines), facts)
-    backup = arguments.out / "backup"
-    model = applications.MobileNetV4(architecture, classes=len(data.class_names), input_shape=shape)
-    training.train(model, data, arguments.train_epochs, flip=flip, backup_dir=backup / "float")
-    policy = space.policy_of(candidate)
-    if policy is not None:
-        model = training.quantize(model, data, policy, flip=flip, backup_dir=backup / "quantized")
+    model = tuner.train_found(space, candidate, data, arguments.train_epochs, arguments.out, flip=flip)
     arguments.out, arguments.overwrite = arguments.out / "model.keras", True
     trained = _report_and_save(model, data, arguments)
     return Outcome("\n".join([*lines, trained.text]), {**facts, **trained.facts})
@@ -372,14 +360,11 @@ def _limit(text):
 
 
 def _ratio(text):
-    """`"1:1:0"` as three numbers."""
+    """`"1:1:0"` as numbers."""
     try:
-        first, second, third = map(float, text.split(":"))
+        return tuple(map(float, text.split(":")))
     except ValueError:
-        first = second = third = math.nan
-    if not (math.isfinite(first + second + third) and min(first, second, third) >= 0 < first + second + third):
-        raise ValueError(f"`--mix` must be parts of D1, D2 and D3, such as 1:1:0. Received: {text}")
-    return first, second, third
+        raise ValueError(f"`--mix` must be numbers, such as 1:1:0. Received: {text}") from None
 
 
 def _load_data(arguments, size):
