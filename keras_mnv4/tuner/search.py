@@ -18,6 +18,7 @@ from keras_mnv4.fitting import adamw
 from keras_mnv4.plans import check_plan
 from keras_mnv4.plans import fingerprint
 from keras_mnv4.plans import plan_entry
+from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.costs import check_measures
 from keras_mnv4.tuner.spaces import fine_space
@@ -82,7 +83,8 @@ def search(
         objective: by what candidates are compared: `"val_accuracy"`, or `"val_loss"`, the cross-entropy with the labels
             of the validation set, which tells candidates apart where nearly all of it is right.
         seed: seed of weights and candidates.
-        verbose: 0 for silence, 1 for a bar an epoch and a line a candidate; `"auto"` for lines.
+        verbose: 0 for silence; 1 for a bar an epoch, 2 for a line, and both for a line a candidate; `"auto"` for 1 on a
+            terminal, else 2.
 
     Returns:
         A `UIBTuner` that has searched: `best_architecture()`, `results()`, `front("macs")`.
@@ -311,6 +313,6 @@ def _fit(strategy, batches, directory, *, loss, epochs, learning_rate, verbose, 
         batches,
         epochs=epochs,
         shuffle=not batches.shuffle,  # which then have orders of their own
-        verbose=2 if verbose == "auto" else verbose,
+        verbose=resolve_verbose(verbose),
         callbacks=[backup_callback(directory / BACKUP, is_kept=True)],  # till what was trained is in a file
     )
