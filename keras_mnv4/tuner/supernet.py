@@ -99,9 +99,9 @@ class SuperNet(keras.Model):
         }
         definition = resolve_definition(architecture.definition if definition is None else definition)
         self.style = Style(definition, architecture.activation, architecture.layer_scale, None)
-        self.code = Gates(space)
+        self.coder = Gates(space)
         self.gates = self.add_weight(
-            name="gates", shape=(self.code.size,), trainable=False, initializer=_constant(self.code.of(space.largest))
+            name="gates", shape=(self.coder.size,), trainable=False, initializer=_constant(self.coder.of(space.largest))
         )
         self.preprocessing = BYTES.make_layer(name="preprocessing") if include_preprocessing else None
         channels = channels_along(space, self.picture_shape[0 if is_first else -1])
@@ -121,7 +121,7 @@ class SuperNet(keras.Model):
         self(keras.Input(self.picture_shape))  # builds all layers
 
     def call(self, inputs, gates=None, training=False):
-        parts = self.code.split(ops.convert_to_tensor(self.gates) if gates is None else gates)
+        parts = self.coder.split(ops.convert_to_tensor(self.gates) if gates is None else gates)
         outputs = inputs if self.preprocessing is None else self.preprocessing(inputs)
         for place in self.places:
             outputs = place(outputs, parts, training=training)
@@ -132,7 +132,7 @@ class SuperNet(keras.Model):
 
     def choose(self, candidate):
         """Makes this the network of a candidate, until another one is chosen."""
-        self.gates.assign(self.code.of(candidate))
+        self.gates.assign(self.coder.of(candidate))
 
     def extract(self, candidate, name=None):
         """The network of a candidate as a model of its own, with the weights that it has here.

@@ -46,17 +46,17 @@ class PlantedNetwork(keras.Model):
     def __init__(self):
         super().__init__()
         self.space = planted.SPACE
-        self.code = Gates(self.space)
+        self.coder = Gates(self.space)
         self.bias = self.add_weight(name="bias", shape=(), initializer="zeros")
         self.table = Table.over(self.space, tuple(self.space.decisions), self.accuracy_of)
-        self.gates = self.add_weight(name="gates", shape=(self.code.size,), trainable=False, initializer="zeros")
+        self.gates = self.add_weight(name="gates", shape=(self.coder.size,), trainable=False, initializer="zeros")
         self.built = True
 
     def accuracy_of(self, candidate):
         return planted.accuracy_of(candidate) if self.space.is_network(candidate) else 0.0
 
     def call(self, inputs, gates=None, training=False):
-        margin = 8.0 * (self.table.expect(self.code.split(gates)) - inputs[:, 0]) + self.bias - self.bias
+        margin = 8.0 * (self.table.expect(self.coder.split(gates)) - inputs[:, 0]) + self.bias - self.bias
         return ops.softmax(ops.stack([margin, ops.zeros_like(margin)], -1))
 
 
@@ -104,11 +104,11 @@ class Curved(keras.Model):
 
     def __init__(self, space=TINY):
         super().__init__()
-        self.space, self.code = space, Gates(space)
+        self.space, self.coder = space, Gates(space)
         how = {"initializer": keras.initializers.RandomNormal(stddev=0.5, seed=0)}
-        self.first = self.add_weight(name="first", shape=(3, self.code.size), **how)
-        self.last = self.add_weight(name="last", shape=(self.code.size, 2), **how)
-        self.gates = self.add_weight(name="gates", shape=(self.code.size,), trainable=False, initializer="zeros")
+        self.first = self.add_weight(name="first", shape=(3, self.coder.size), **how)
+        self.last = self.add_weight(name="last", shape=(self.coder.size, 2), **how)
+        self.gates = self.add_weight(name="gates", shape=(self.coder.size,), trainable=False, initializer="zeros")
         self.built = True
 
     def call(self, inputs, gates=None, training=False):
@@ -129,12 +129,12 @@ def test_darts_of_second_order_is_the_gradient_behind_a_step():
     weights = [ops.convert_to_tensor(each) for each in network.trainable_variables]
 
     def loss_behind_a_step(logits):
-        gates = network.code.join({name: ops.softmax(each) for name, each in network.code.split(logits).items()})
+        gates = network.coder.join({name: ops.softmax(each) for name, each in network.coder.split(logits).items()})
         _, steps = value_and_gradients(lambda values: strategy.loss_of(*training, gates, values), weights)
         moved = [weight - rate * step for weight, step in zip(weights, steps, strict=True)]
         return float(strategy.loss_of(*search, gates, moved))
 
-    logits = np.random.default_rng(2).normal(size=network.code.size).astype("float32")
+    logits = np.random.default_rng(2).normal(size=network.coder.size).astype("float32")
     found = ops.convert_to_numpy(strategy.unrolled_gradient(ops.convert_to_tensor(logits), search, training))
     nudges = 0.02 * np.eye(len(logits), dtype="float32")
     expected = [(loss_behind_a_step(logits + each) - loss_behind_a_step(logits - each)) / 0.04 for each in nudges]
@@ -146,25 +146,25 @@ def test_darts_of_second_order_is_the_gradient_behind_a_step():
 
 def test_the_gradient_of_binary_gates_is_their_formula():
     strategy = tuner.ProxylessNAS(Curved())
-    logits = np.random.default_rng(0).normal(size=strategy.code.size).astype("float32")
-    of_gates = np.random.default_rng(1).normal(size=strategy.code.size).astype("float32")
+    logits = np.random.default_rng(0).normal(size=strategy.coder.size).astype("float32")
+    of_gates = np.random.default_rng(1).normal(size=strategy.coder.size).astype("float32")
     drawn = []
 
     def loss(values):
-        vector = strategy.code.join(strategy.binary_gates(values[0]))
+        vector = strategy.coder.join(strategy.binary_gates(values[0]))
         drawn.append(vector)
         return ops.sum(vector * of_gates)
 
     _, (found,) = value_and_gradients(loss, [logits])
     expected = np.empty_like(logits)
-    for part in strategy.code.slices.values():
+    for part in strategy.coder.slices.values():
         chances = np.exp(logits[part]) / np.exp(logits[part]).sum()
         for i, j in itertools.product(range(len(chances)), repeat=2):
             if j == 0:
                 expected[part][i] = 0.0
             expected[part][i] += of_gates[part][j] * chances[j] * ((i == j) - chances[i])
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
-    vector = strategy.code.join(strategy.binary_gates(ops.convert_to_tensor(logits)))
+    vector = strategy.coder.join(strategy.binary_gates(ops.convert_to_tensor(logits)))
     np.testing.assert_allclose(sorted(ops.convert_to_numpy(vector)), [0.0] * 9 + [1.0] * 9, atol=1e-6)
 
 
@@ -175,11 +175,11 @@ IDLE = "block_2/middle"  # of no consequence where there is no second block
 def test_the_mean_gradient_of_reinforcement_is_that_of_the_mean_reward():
     """Over all candidates of a space: each with its chance, of which decisions on rows left out are no part."""
     strategy = tuner.TuNAS(Curved(MICRO), total_steps=100)
-    code, random = strategy.code, np.random.default_rng(0)
-    logits = random.normal(size=code.size).astype("float32")
+    coder, random = strategy.coder, np.random.default_rng(0)
+    logits = random.normal(size=coder.size).astype("float32")
     merits = {(name, value): random.normal() for name, values in MICRO.decisions.items() for value in values}
-    candidates = [MICRO.decode(each) for each in np.ndindex(*code.sizes.values())]
-    vectors = np.stack([code.of(each) for each in candidates])
+    candidates = [MICRO.decode(each) for each in np.ndindex(*coder.sizes.values())]
+    vectors = np.stack([coder.of(each) for each in candidates])
     rewards = np.array(
         [
             sum(merits[each] for each in candidate.items() if candidate["block_2"] == "UIB" or each[0] != IDLE)
@@ -188,17 +188,17 @@ def test_the_mean_gradient_of_reinforcement_is_that_of_the_mean_reward():
     )
 
     def chances_of(logits):
-        logs = np.concatenate([logits[part] - np.log(np.exp(logits[part]).sum()) for part in code.slices.values()])
+        logs = np.concatenate([logits[part] - np.log(np.exp(logits[part]).sum()) for part in coder.slices.values()])
         return np.exp(vectors @ logs)
 
     def loss(values, vector):
-        return strategy.log_probability(code.split(values[0]), code.split(vector))
+        return strategy.log_probability(coder.split(values[0]), coder.split(vector))
 
     found = sum(
         chance * reward * ops.convert_to_numpy(value_and_gradients(lambda v, w=vector: loss(v, w), [logits])[1][0])
         for chance, reward, vector in zip(chances_of(logits), rewards, vectors, strict=True)
     )
-    nudges = 1e-4 * np.eye(code.size)
+    nudges = 1e-4 * np.eye(coder.size)
     differences = [(chances_of(logits + each) - chances_of(logits - each)) @ rewards / 2e-4 for each in nudges]
     np.testing.assert_allclose(found, differences, atol=1e-3)
 
@@ -207,7 +207,7 @@ def test_rewards_by_hand():
     costs = tuner.CostModel(TINY, classes=2)
     network = Curved()
     candidate = TINY.largest
-    parts = network.code.split(network.code.of(candidate))
+    parts = network.coder.split(network.coder.of(candidate))
     targets = {"macs": 2.0 * costs.cost(candidate, "macs"), "parameters": costs.cost(candidate, "parameters") / 4}
     expected = {
         "absolute": 0.75 - 0.1 * 0.5 - 0.1 * 3.0,
@@ -217,8 +217,8 @@ def test_rewards_by_hand():
     for form, value in expected.items():
         strategy = tuner.TuNAS(network, 100, costs, targets, reward=form)
         assert float(strategy.reward_of(0.75, parts)) == pytest.approx(value, rel=1e-5)
-    nothing = network.code.of({**candidate, "block_1/start": 0, "block_1/middle": 0})
-    assert float(tuner.TuNAS(network, 100).reward_of(0.75, network.code.split(nothing))) == 0.0
+    nothing = network.coder.of({**candidate, "block_1/start": 0, "block_1/middle": 0})
+    assert float(tuner.TuNAS(network, 100).reward_of(0.75, network.coder.split(nothing))) == 0.0
 
 
 @pytest.mark.once
@@ -247,12 +247,14 @@ def test_two_optimizers_are_as_each_alone():
 def test_costs_are_drawn_evenly():
     costs = tuner.CostModel(TINY, {"macs": 6e5}, classes=2)
     strategy = tuner.SPOS(Curved(), costs, paths=200, uniform_in="macs")
-    drawn = [strategy.code.candidate_of(ops.convert_to_numpy(strategy.code.join(strategy.draw()))) for _ in range(300)]
+    drawn = [
+        strategy.coder.candidate_of(ops.convert_to_numpy(strategy.coder.join(strategy.draw()))) for _ in range(300)
+    ]
     prices = np.array([costs.cost(each, "macs") for each in drawn])
     assert prices.max() <= 6e5
     counts, _ = np.histogram(prices, bins=10, range=(prices.min(), prices.max()))
     plain = tuner.SPOS(Curved(), costs, paths=200)
-    unweighted = [costs.cost(plain.code.candidate_of(each), "macs") for each in plain._paths]
+    unweighted = [costs.cost(plain.coder.candidate_of(each), "macs") for each in plain._paths]
     before, _ = np.histogram(unweighted, bins=10)
     assert counts.std() / counts.mean() < 0.7 * before.std() / before.mean()
 
@@ -285,7 +287,7 @@ def test_a_supernet_is_trained_with_fit(name):
     assert TINY.is_network(strategy.best_candidate())
     assert strategy.evaluate(*data, verbose=0, return_dict=True).keys() >= {"loss", "accuracy"}
     if strategy.logits is not None:
-        supernet.choose(strategy.code.candidate_of(ops.convert_to_numpy(strategy.logits)))
+        supernet.choose(strategy.coder.candidate_of(ops.convert_to_numpy(strategy.logits)))
     np.testing.assert_allclose(strategy.predict(data[0], verbose=0), supernet.predict(data[0], verbose=0), atol=1e-6)
 
 
@@ -393,7 +395,7 @@ def test_logits_learn_nothing_of_what_regularises_weights():
     network = Curved()
     strategy = tuner.DARTS(network)
     strategy.compile("sgd")
-    gates = network.code.join(strategy.draw())
+    gates = network.coder.join(strategy.draw())
     before = float(strategy.loss_of(*curved_data(0), gates))
     network.first.regularizer = keras.regularizers.L2(1.0)
     assert network.losses
@@ -434,14 +436,14 @@ def test_what_is_drawn_goes_on_from_a_file(tmp_path):
     first.save_weights(tmp_path / "spos.weights.h5")
     second.load_weights(tmp_path / "spos.weights.h5")
     for _ in range(3):
-        one, other = (ops.convert_to_numpy(each.code.join(each.draw())) for each in (first, second))
+        one, other = (ops.convert_to_numpy(each.coder.join(each.draw())) for each in (first, second))
         np.testing.assert_array_equal(one, other)
 
 
 def test_goals_by_hand():
     costs = tuner.CostModel(TINY, classes=2)
-    code = Gates(TINY)
-    parts = code.split(code.of(TINY.largest))
+    coder = Gates(TINY)
+    parts = coder.split(coder.of(TINY.largest))
     cost = costs.cost(TINY.largest, "macs")
     for target in (2.0 * cost, 0.5 * cost):
         expected = {
@@ -456,14 +458,14 @@ def test_goals_by_hand():
 def test_the_price_of_a_limit_is_for_the_likeliest_network():
     """Chances that are nearly the same: the mean cost is much the same, and what would be found is not."""
     costs = tuner.CostModel(TINY, classes=2)
-    code, prices = Gates(TINY), []
+    coder, prices = Gates(TINY), []
     smallest = min(
         (TINY.sample(np.random.default_rng(seed)) for seed in range(50)), key=lambda c: costs.cost(c, "macs")
     )
     for candidate in (smallest, TINY.largest):
         chances = {
             name: ops.softmax(0.01 * ops.convert_to_tensor(each))
-            for name, each in code.split(code.of(candidate)).items()
+            for name, each in coder.split(coder.of(candidate)).items()
         }
         goal = CostGoal(costs, ("macs", 1.2e5), "limit")
         mean = float(goal.table.expect(chances))

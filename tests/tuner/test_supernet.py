@@ -215,7 +215,7 @@ def test_it_survives_a_file(tmp_path):
     supernet.save(tmp_path / "supernet.keras")
     loaded = keras.models.load_model(tmp_path / "supernet.keras")
     assert loaded.space == supernet.space
-    assert loaded.code.candidate_of(loaded.gates) == candidate
+    assert loaded.coder.candidate_of(loaded.gates) == candidate
     np.testing.assert_array_equal(loaded.predict_on_batch(pictures(2, 32)), supernet.predict_on_batch(pictures(2, 32)))
 
 

@@ -56,17 +56,17 @@ class DARTS(Strategy):
         return self._shares(ops.convert_to_tensor(self.logits))
 
     def _shares(self, logits):
-        return {name: ops.softmax(each) for name, each in self.code.split(logits).items()}
+        return {name: ops.softmax(each) for name, each in self.coder.split(logits).items()}
 
-    def architecture_loss(self, pictures, labels, gates, training_data):
+    def architecture_loss(self, pictures, labels, parts, training_data):
         if self.unrolled_rate is None:
-            loss = self.loss_of(pictures, labels, self.code.join(gates))
+            loss = self.loss_of(pictures, labels, self.coder.join(parts))
         else:
             logits = ops.convert_to_tensor(self.logits)
             gradient = ops.stop_gradient(self.unrolled_gradient(logits, (pictures, labels), training_data))
             loss = ops.sum(gradient * logits)
         if self.goal is not None:
-            loss = self.goal.count_in(loss, gates)
+            loss = self.goal.count_in(loss, parts)
         return loss + 0.5 * WEIGHT_DECAY * ops.sum(ops.square(self.logits))
 
     def unrolled_gradient(self, logits, search_data, training_data):
@@ -85,7 +85,7 @@ class DARTS(Strategy):
         rate = rate(self.steps) if callable(rate) else rate
 
         def loss(data, logits, weights):
-            return self.loss_of(*data, self.code.join(self._shares(logits)), weights)
+            return self.loss_of(*data, self.coder.join(self._shares(logits)), weights)
 
         _, steps = value_and_gradients(lambda values: loss(training_data, logits, values), weights)
         moved = [weight - rate * step for weight, step in zip(weights, steps, strict=True)]

@@ -75,19 +75,19 @@ class ProxylessNAS(Strategy):
         return self.binary_gates(logits)
 
     def binary_gates(self, logits):
-        """Gates of a network that is drawn, with the gradient of their chances."""
+        """Gates of a network that is drawn, in parts, with the gradient of their chances."""
         parts = {}
-        for name, each in self.code.split(logits).items():
+        for name, each in self.coder.split(logits).items():
             place = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
             drawn = ops.one_hot(place, each.shape[0], dtype="float32")
             chances = ops.softmax(each)
             parts[name] = chances + ops.stop_gradient(drawn - chances)
         return parts
 
-    def architecture_loss(self, pictures, labels, gates, training_data):
-        loss = self.loss_of(pictures, labels, self.code.join(gates))
+    def architecture_loss(self, pictures, labels, parts, training_data):
+        loss = self.loss_of(pictures, labels, self.coder.join(parts))
         if self.goal is not None:
-            chances = {name: ops.softmax(each) for name, each in self.code.split(self.logits).items()}
+            chances = {name: ops.softmax(each) for name, each in self.coder.split(self.logits).items()}
             loss = self.goal.count_in(loss, chances, self.is_due(self.steps))  # counted before the loss is computed
         return loss
 

@@ -50,9 +50,9 @@ class SPOS(Strategy):
             edges = np.linspace(prices.min(), prices.max(), BINS + 1)[1:-1]
             bins = np.digitize(prices, edges)
             chances = 1.0 / np.bincount(bins, minlength=BINS)[bins]
-        self._paths = np.stack([self.code.of(candidate) for candidate in candidates])
+        self._paths = np.stack([self.coder.of(candidate) for candidate in candidates])
         self._log_chances = np.log(chances / chances.sum()).astype("float32")
 
     def draw(self):
         place = keras.random.categorical(self._log_chances[None], 1, seed=self.random)[0, 0]
-        return self.code.split(ops.take(self._paths, place, axis=0))
+        return self.coder.split(ops.take(self._paths, place, axis=0))

@@ -39,30 +39,30 @@ class Strategy(keras.Model):
         super().__init__(**kwargs)
         self.supernet = supernet
         self.space = supernet.space
-        self.code = supernet.code
+        self.coder = supernet.coder
         self.augmentation = list(augmentation)
         self._ask = labeller(teacher)
         self.random = keras.random.SeedGenerator(seed)
         self.steps = self.add_weight(name="steps", shape=(), dtype="int32", trainable=False, initializer="zeros")
         self.logits = None
         if first_logits is not None:
-            shape = (self.code.size,)
+            shape = (self.coder.size,)
             self.logits = self.add_weight(
                 name="logits", shape=shape, dtype="float32", initializer=first_logits, autocast=False
             )
         self.built = True
 
     def draw(self):
-        """The gates of a training step, by name of the decision."""
+        """The gates of a training step in parts, by decision, as `Gates.split` gives them."""
         raise NotImplementedError(f"{type(self).__name__} must implement `draw`")
 
-    def architecture_loss(self, pictures, labels, gates, training_data):
+    def architecture_loss(self, pictures, labels, parts, training_data):
         """The loss of which the logits get the gradient.
 
         Args:
             pictures: those for the architecture.
             labels: theirs.
-            gates: what `draw` gave.
+            parts: what `draw` gave.
             training_data: pair of the pictures, as they were changed, and labels for the weights.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `architecture_loss`")
@@ -76,13 +76,13 @@ class Strategy(keras.Model):
 
         If the largest make no network, one is found in which the fewest decisions are others.
         """
-        return self.space.mend(self.code.candidate_of(ops.convert_to_numpy(self._best_gates())))
+        return self.space.mend(self.coder.candidate_of(ops.convert_to_numpy(self._best_gates())))
 
     def _best_gates(self):
         if self.logits is None:
             return ops.convert_to_tensor(self.supernet.gates)
-        parts = self.code.split(ops.convert_to_tensor(self.logits)).items()
-        return self.code.join({name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in parts})
+        parts = self.coder.split(ops.convert_to_tensor(self.logits)).items()
+        return self.coder.join({name: ops.one_hot(ops.argmax(each), each.shape[0]) for name, each in parts})
 
     def compile(self, optimizer="adamw", loss=None, architecture_optimizer=None, **kwargs):
         """As `keras.Model.compile`.
@@ -119,9 +119,9 @@ class Strategy(keras.Model):
             pictures = layer(pictures, training=True)
         parts = self.draw()
         self.steps.assign_add(1)
-        gates = ops.stop_gradient(self.code.join(parts))
+        gates = ops.stop_gradient(self.coder.join(parts))
         outputs = self.supernet(pictures, gates, training=True)
-        return {"outputs": outputs, "pictures": pictures, "gates": gates, "parts": parts}
+        return {"outputs": outputs, "pictures": pictures, "parts": parts}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         (pictures, search_pictures), (labels, search_labels) = _pairs(x, y)

@@ -84,7 +84,7 @@ class TuNAS(Strategy):
 
     def draw(self):
         parts = {}
-        for name, each in self.code.split(ops.convert_to_tensor(self.logits)).items():
+        for name, each in self.coder.split(ops.convert_to_tensor(self.logits)).items():
             place = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
             parts[name] = ops.one_hot(place, each.shape[0], dtype="float32")
         progress = ops.cast(self.steps, "float32") / (WARMUP * self.total_steps)
@@ -98,41 +98,41 @@ class TuNAS(Strategy):
             return np.array([value == max(values) for value in values], "float32")
         return np.full(len(values), 1.0 / len(values), "float32")
 
-    def architecture_loss(self, pictures, labels, gates, training_data):
-        outputs = self.outputs_of(pictures, self.code.join(gates))
+    def architecture_loss(self, pictures, labels, parts, training_data):
+        outputs = self.outputs_of(pictures, self.coder.join(parts))
         labels = (
             ops.argmax(labels, -1) if len(labels.shape) > 1 and labels.shape[-1] > 1 else ops.reshape(labels, (-1,))
         )
         hits = ops.cast(ops.argmax(outputs, -1), "int32") == ops.cast(labels, "int32")
-        reward = ops.stop_gradient(self.reward_of(ops.mean(ops.cast(hits, "float32")), gates))
+        reward = ops.stop_gradient(self.reward_of(ops.mean(ops.cast(hits, "float32")), parts))
         self.reward_tracker.update_state(reward)
         is_first = self.steps == 1  # steps are counted before the loss is computed
         self.baseline.assign(ops.where(is_first, reward, MOMENTUM * self.baseline + (1.0 - MOMENTUM) * reward))
         advantage = ops.stop_gradient(reward - self.baseline)
-        return -advantage * self.log_probability(self.code.split(ops.convert_to_tensor(self.logits)), gates)
+        return -advantage * self.log_probability(self.coder.split(ops.convert_to_tensor(self.logits)), parts)
 
-    def reward_of(self, accuracy, gates):
+    def reward_of(self, accuracy, parts):
         """The reward of a network.
 
         Args:
             accuracy: from 0 to 1.
-            gates: its gates, by decision.
+            parts: its gates, by decision.
         """
         for table in self._network_tables:  # what is no network is never right
-            accuracy = accuracy * table.expect(gates)
-        ratios = [table.expect(gates) / target for table, target in self.tables]
+            accuracy = accuracy * table.expect(parts)
+        ratios = [table.expect(parts) / target for table, target in self.tables]
         return reward_of(accuracy, ratios, self.penalty, self.reward)
 
-    def log_probability(self, logits, gates):
+    def log_probability(self, logits, parts):
         """Logarithm of the chance with which a network is drawn. Decisions on rows that are left out do not count.
 
         Args:
-            logits: those of the decisions, by name.
-            gates: its gates, by name.
+            logits: those of the decisions, by decision.
+            parts: its gates, by decision.
         """
-        activity = self.code.activity(gates)
+        activity = self.coder.activity(parts)
         return sum(
-            ops.stop_gradient(activity[name]) * ops.sum(ops.stop_gradient(gates[name]) * ops.log_softmax(each))
+            ops.stop_gradient(activity[name]) * ops.sum(ops.stop_gradient(parts[name]) * ops.log_softmax(each))
             for name, each in logits.items()
         )
 
