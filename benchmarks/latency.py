@@ -23,7 +23,7 @@ from train import NETWORKS
 from keras_mnv4 import applications
 from keras_mnv4 import export
 from keras_mnv4 import qat
-from keras_mnv4.export.litert import example_pictures
+from keras_mnv4.export.prepare import example_pictures
 
 ROUNDS = 100
 TIMM = pathlib.Path(__file__).with_name("export_timm.py")

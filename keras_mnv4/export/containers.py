@@ -32,12 +32,11 @@ def int8_containers(model, keep_int4=False):
     Raises:
         ExportError: if a kernel has no form in integers; the message names the layer.
     """
-    layers = model._flatten_layers()
-    kernels = kernel_quantizers(layers)
+    kernels = kernel_quantizers(model)
     engines = {layer: _kernel_engine(layer, keep_int4) for layer in kernels}
     engines |= {
         layer: _ActivationContainer(layer)
-        for layer in layers
+        for layer in model._flatten_layers()
         if isinstance(layer, FakeQuantize) and layer not in kernels and not _has_eight_bits(layer.quantizer)
     }
     before = {layer: layer.engine for layer in engines}

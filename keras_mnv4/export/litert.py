@@ -11,6 +11,12 @@ from keras_mnv4.export import metadata
 from keras_mnv4.export.containers import int8_containers
 from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import check_edgetpu
+from keras_mnv4.export.prepare import PART_SAMPLES
+from keras_mnv4.export.prepare import check_backend
+from keras_mnv4.export.prepare import check_ends
+from keras_mnv4.export.prepare import example_pictures
+from keras_mnv4.export.prepare import freeze
+from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
@@ -58,7 +64,6 @@ TARGETS = {
     "app": Target("uint8", is_integer=True, has_labels=True, takes_labels=True),
     "float": Target("float32", is_integer=False, takes_labels=True),
 }
-PART_SAMPLES = 2  # inputs for the comparison part by part; each gives thousands of values a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +130,7 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
 
     with without_zero_factors(model):
-        for layer in model._flatten_layers():
-            if hasattr(layer, "widen_weight_ranges"):
-                layer.widen_weight_ranges()
+        widen_weight_ranges(model)
         with int8_containers(model, keep_int4=chosen.has_int4):
             content = _convert(_without_preprocessing(model) if chosen.is_integer else model, chosen)
     if chosen.is_integer:
@@ -148,37 +151,14 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     return ExportReport(pathlib.Path(path), len(content), agreement, parts, edgetpu)
 
 
-def example_pictures(shape, count=4, seed=0):
-    """Made-up pictures with the spectrum of natural ones, for where there are no real ones.
-
-    Args:
-        shape: `(height, width, channels)`.
-        count: how many.
-        seed: seed of the random numbers.
-
-    Returns:
-        float32 array `(count, height, width, channels)` of values 0 to 255.
-    """
-    height, width, channels = shape
-    noise = np.random.default_rng(seed).normal(size=(count, height, width, channels))
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    spectrum = np.fft.fft2(noise, axes=(1, 2)) / np.maximum(frequency, 1 / max(height, width))[None, :, :, None]
-    pictures = np.fft.ifft2(spectrum, axes=(1, 2)).real
-    low, high = (f(pictures, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    return np.round(255 * (pictures - low) / (high - low)).astype("float32")
-
-
 def _check_arguments(model, target, labels):
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {sorted(TARGETS)}. Received: target={target!r}")
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
-            f"export it there. The backend is {keras.backend.backend()!r}."
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        counts = f"{len(model.inputs)} and {len(model.outputs)}"
-        raise ValueError(f"`model` must have one input and one output. Received: one of {counts}")
+    check_backend(
+        "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
+        "export it there."
+    )
+    check_ends(model)
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -231,14 +211,8 @@ def _normalization(model, target):
 
 def _convert(model, target):
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    @tf.function(autograph=False)
-    def forward(picture):
-        return model(picture, training=False)
-
-    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
-    frozen = convert_variables_to_constants_v2(forward.get_concrete_function(signature))
+    frozen = freeze(lambda picture: model(picture, training=False), (1, *model.input_shape[1:]))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
     if target.is_integer:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

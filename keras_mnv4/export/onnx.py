@@ -4,11 +4,15 @@ import itertools
 import pathlib
 import warnings
 
-import keras
 import numpy as np
 
 from keras_mnv4.export.litert import ExportReport
-from keras_mnv4.export.litert import example_pictures
+from keras_mnv4.export.prepare import PART_SAMPLES
+from keras_mnv4.export.prepare import check_backend
+from keras_mnv4.export.prepare import check_ends
+from keras_mnv4.export.prepare import example_pictures
+from keras_mnv4.export.prepare import freeze
+from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.qdq import FakeQuant
 from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
@@ -28,7 +32,6 @@ from keras_mnv4.qat.grid import Grid
 OPSET = 18
 INTEGER_OPSET = 17  # the last in which tf2onnx makes a mean over all pixels the operator that has an integer form
 TOLERANCE = 1e-3  # of the range of the outputs
-PART_SAMPLES = 2  # inputs for the comparison part by part; each gives thousands of values a part
 FAKE_QUANT_OPS = ("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -67,14 +70,8 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     >>> to_onnx(quantized, "integers.onnx", samples=photos).float_layers
     ()
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"ONNX files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow. The backend is "
-            f"{keras.backend.backend()!r}."
-        )
-    counts = [len(getattr(model, side, "1")) for side in ("inputs", "outputs")]  # of a subclassed model nobody knows
-    if counts != [1, 1]:
-        raise ValueError("`model` must have one input and one output. Received: one of {} and {}".format(*counts))
+    check_backend("ONNX files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow.")
+    check_ends(model)
     check_precision(model)
     check_writable(path, overwrite)
     if samples is None:
@@ -134,34 +131,18 @@ def _write_float(model, path, samples):
 def _write_integer(model, path, samples):
     import onnx
 
-    for layer in model._flatten_layers():
-        if hasattr(layer, "widen_weight_ranges"):
-            layer.widen_weight_ranges()
-    frozen = freeze(lambda image: model(image, training=False), model.input_shape[1:])
+    widen_weight_ranges(model)
+    frozen = freeze(lambda image: model(image, training=False), (None, *model.input_shape[1:]))
     quantizers = read_quantizers(frozen)
     onnx.save(convert(frozen, quantizers), path)
     return verify(path, model, frozen, quantizers, samples)
-
-
-def freeze(function, shape):
-    """A TensorFlow function of batches `(None, *shape)` of floats that has no variables any more.
-
-    Args:
-        function: a callable of one tensor, such as a model.
-        shape: shape of one input.
-    """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    signature = tf.TensorSpec((None, *shape), tf.float32, name="image")
-    return convert_variables_to_constants_v2(tf.function(function, autograph=False).get_concrete_function(signature))
 
 
 def read_quantizers(frozen):
     """The fake-quantisers of a function.
 
     Args:
-        frozen: from `freeze`.
+        frozen: from `prepare.freeze`.
 
     Returns:
         A list of `FakeQuant`, in the order of the operations.
@@ -190,7 +171,7 @@ def convert(frozen, quantizers):
     """A function as an ONNX model with integers.
 
     Args:
-        frozen: from `freeze`.
+        frozen: from `prepare.freeze`.
         quantizers: its fake-quantisers, from `read_quantizers`.
 
     Returns:
@@ -235,7 +216,7 @@ def verify(path, model, frozen, quantizers, samples):
     Args:
         path: the file.
         model: the fake-quantised Keras model.
-        frozen: the same, from `freeze`.
+        frozen: the same, from `prepare.freeze`.
         quantizers: the fake-quantisers of `frozen`.
         samples: float inputs.
 
@@ -274,9 +255,7 @@ def _compare_parts(graph, model, frozen, quantizers, samples):
     compared, values = [], [samples]
     file_codes = _run(graph.proto, samples, [quantizer.codes_name for quantizer in placed])
     for quantizer, tensor, codes, reference in zip(placed, tensors, file_codes, references, strict=True):
-        grid = quantizer.grid
-        real = grid.scale * (codes.astype("int32") - grid.zero_point).astype("float32")
-        real = _in_order_of(reference.numpy(), real)
+        real = _in_order_of(reference.numpy(), quantizer.grid.values(codes.astype("int32")))
         if real is not None:
             compared.append((quantizer, tensor.op))
             values.append(real)

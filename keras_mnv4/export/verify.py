@@ -59,7 +59,7 @@ def check_roundings(model):
                 "integers want rounding behind every layer: quantise the float model with a policy such as 'w4a8'."
             )
     quantizers = [layer for layer in layers if isinstance(layer, FakeQuantize)]
-    kernels = kernel_quantizers(layers)
+    kernels = kernel_quantizers(model)
     for layer in quantizers:
         if layer.quantizer.num_bits > 8:
             raise ValueError(

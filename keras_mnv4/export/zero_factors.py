@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mnv4.layers.quant_norm import QuantNorm
+from keras_mnv4.qat.fake_quantize import layers_with_kernels
 
 LEAST_FACTOR = 1e-30  # of a channel; below it the scale of its folded kernel is no float32
 
@@ -21,8 +22,7 @@ def without_zero_factors(model):
     Args:
         model: a fake-quantised Keras model.
     """
-    convolutions = [layer for layer in model._flatten_layers() if getattr(layer, "kernel_quantizer", None) is not None]
-    changes = [change for layer in convolutions for change in _changes(layer)]
+    changes = [change for layer in layers_with_kernels(model) for change in _changes(layer)]
     before = [(weight, np.array(ops.convert_to_numpy(weight))) for weight, _ in changes]
     try:
         for weight, values in changes:

@@ -8,6 +8,7 @@ from keras import ops
 from keras_mnv4.batches import pictures_of
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fake_quantize import kernel_quantizers
+from keras_mnv4.qat.fake_quantize import layers_with_kernels
 
 CLEAR = 3.0  # standard errors that a channel's mean must be off by, to be shifted
 
@@ -43,10 +44,10 @@ def correct_biases(model, data):
 def run_corrected(model, data, correction):
     """Runs `data` through a model twice at once, in float and rounded, with a `BiasCorrection` at each step."""
     data = pictures_of(data).astype("float32")
-    layers = model._flatten_layers()
-    convolutions = [layer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
-    of_kernels = kernel_quantizers(layers)
-    of_outputs = [layer for layer in layers if isinstance(layer, FakeQuantize) and layer not in of_kernels]
+    convolutions, of_kernels = layers_with_kernels(model), kernel_quantizers(model)
+    of_outputs = [
+        layer for layer in model._flatten_layers() if isinstance(layer, FakeQuantize) and layer not in of_kernels
+    ]
     if not convolutions and not of_outputs:
         raise ValueError(f"Model `{model.name}` has no quantisers: make it with `keras_mnv4.qat.quantize_model`.")
     if not len(data):

@@ -129,9 +129,14 @@ def is_quantized(model):
     return any(isinstance(layer, FakeQuantize) for layer in model._flatten_layers())
 
 
-def kernel_quantizers(layers):
-    """The `FakeQuantize` layers that round kernels, of a model's flat list of `layers`."""
-    return [layer.kernel_quantizer for layer in layers if getattr(layer, "kernel_quantizer", None) is not None]
+def layers_with_kernels(model):
+    """The layers of `model` whose kernels are rounded."""
+    return [layer for layer in model._flatten_layers() if getattr(layer, "kernel_quantizer", None) is not None]
+
+
+def kernel_quantizers(model):
+    """The `FakeQuantize` layers of `model` that round kernels."""
+    return [layer.kernel_quantizer for layer in layers_with_kernels(model)]
 
 
 def _engine(quantizer):

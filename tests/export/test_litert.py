@@ -319,7 +319,7 @@ def test_metadata_is_deterministic_and_holds_the_labels(quantized, photos, tmp_p
 
 def test_made_up_pictures_are_natural_enough():
     """Most of their power is in low frequencies, as in photographs, and they span the bytes."""
-    from keras_mnv4.export.litert import example_pictures
+    from keras_mnv4.export.prepare import example_pictures
 
     pictures = example_pictures((64, 48, 3))
     assert pictures.shape == (4, 64, 48, 3)

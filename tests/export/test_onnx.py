@@ -19,6 +19,7 @@ from keras_mnv4.applications import MaxPool
 from keras_mnv4.applications import build_network
 from keras_mnv4.applications.mobilenet_v4 import ARCHITECTURES
 from keras_mnv4.export import onnx
+from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import layer_path
@@ -271,7 +272,7 @@ def run_integers(function, inputs, path):
     """What ONNX Runtime gives for a TensorFlow function with fake-quantisers, and the graph of its file."""
     import onnx as onnx_format
 
-    frozen = onnx.freeze(function, inputs.shape[1:])
+    frozen = freeze(function, (None, *inputs.shape[1:]))
     proto = onnx.convert(frozen, onnx.read_quantizers(frozen))
     onnx_format.save(proto, path)
     return export.run_onnx(path, inputs), Graph(proto)
