@@ -137,7 +137,7 @@ def run_demo(
         samples = data.test.arrays(VERIFICATION_PICTURES)[0].astype("float32")
         edgetpu = export.to_litert(quantized, out / "edgetpu.tflite", target="edgetpu", samples=samples, overwrite=True)
         app = export.to_litert(
-            quantized, out / "app.tflite", target="app", samples=samples, labels=data.class_names, overwrite=True
+            quantized, out / "app.tflite", target="app", samples=samples, class_names=data.class_names, overwrite=True
         )
         onnx = export.to_onnx(model, out / "float.onnx", samples=samples, overwrite=True)
         rows = _measure(out, data, model, quantized)

@@ -60,7 +60,7 @@ reports = {
         out / f"{target}.tflite",
         target=target,
         samples=samples,
-        labels=digits.class_names if target == "app" else None,
+        class_names=digits.class_names if target == "app" else None,
     )
     for target in ("edgetpu", "cpu", "app", "float")
 }

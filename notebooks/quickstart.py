@@ -112,7 +112,7 @@ print(f"8 bits: {training.top1(quantized, photos.test):.1%} of the test set")
 samples = photos.test.arrays(limit=8)[0]
 names = photos.class_names
 edgetpu = export.to_litert(quantized, out / "vision.tflite", target="edgetpu", samples=samples)
-app = export.to_litert(quantized, out / "app.tflite", target="app", labels=names, samples=samples)
+app = export.to_litert(quantized, out / "app.tflite", target="app", class_names=names, samples=samples)
 print(edgetpu.edgetpu)
 for report in (edgetpu, app):
     print(f"{report.path.name:15}{report.size / 1e6:6.2f} MB; {len(report.parts)} operators; {report.agreement}")

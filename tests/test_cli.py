@@ -61,7 +61,7 @@ def test_from_photos_to_an_app_file_step_by_step(photo_folder, tmp_path, capsys)
         android = ("--android", project) if target == "app" else ()
         assert mnv4("export", source, "--target", target, "--data", photo_folder, "--out", path, *android) == 0
         assert f"{path.stat().st_size:,} bytes" in capsys.readouterr().out
-    assert metadata.read_labels(files["app"].read_bytes()) == ["china", "flower"]
+    assert metadata.read_class_names(files["app"].read_bytes()) == ["china", "flower"]
     assert (project / "app/src/main/assets/vision.tflite").read_bytes() == files["app"].read_bytes()
     assert mnv4("check", files["edgetpu"]) == 0
     assert "operators map to the Edge TPU" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def make_model(photos, out=OUT, limit=100, overwrite=False):
     qat.calibrate(quantized, sample)
     qat.correct_biases(quantized, sample[:: max(1, len(sample) // 32)])  # of all sub-folders
     return export.to_litert(
-        quantized, out, target="app", samples=sample[:16], labels=imagenet.class_names(), overwrite=overwrite
+        quantized, out, target="app", samples=sample[:16], class_names=imagenet.class_names(), overwrite=overwrite
     )
 
 

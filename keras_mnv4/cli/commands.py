@@ -117,7 +117,7 @@ def export(arguments):
             out,
             arguments.target,
             samples=samples,
-            labels=_read_labels(arguments.model, arguments.target),
+            class_names=_class_names_for(arguments.target, arguments.model),
             overwrite=arguments.overwrite,
         )
     text = f"{report.path}: {report.size:,} bytes; {report.agreement}"
@@ -308,6 +308,7 @@ def _profile(arguments):
     from keras_mnv4.applications import pikelpn
     from keras_mnv4.applications import resnet
 
+    shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
     if pathlib.Path(arguments.model).is_file():
         model = _load_model(arguments.model)
     else:
@@ -318,11 +319,9 @@ def _profile(arguments):
             raise ValueError(
                 f"No such model file, and no such network: {arguments.model}. Networks: {', '.join(known)}."
             )
-        shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
         model = getattr(applications, name)(weights=None, input_shape=shape)
     if arguments.policy is not None:
         model = qat.quantize_model(model, arguments.policy)
-    shape = (arguments.size, arguments.size, 3) if arguments.size is not None else None
     return costs.profile(model, shape)
 
 
@@ -414,8 +413,7 @@ def _load_classifier(path):
 
 def _check_classes(model, path, data):
     """Raises unless a model has the classes of the pictures, by number and, where its labels are known, by name."""
-    labels, names = _labels_path(path), list(data.class_names)
-    known = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else None
+    known, names = _labels_of(path), list(data.class_names)
     count = model.output_shape[-1]
     if count != len(names) or (known is not None and known != names):
         theirs = ": " + ", ".join(known) if known else ""
@@ -439,7 +437,6 @@ def _synthesize(arguments, teacher, directory):
     """The `SyntheticSet` of a model's file."""
     from keras_mnv4 import datafree
 
-    names = _labels_path(teacher)
     return datafree.synthesize(
         _load_model(teacher),
         arguments.pictures,
@@ -448,7 +445,7 @@ def _synthesize(arguments, teacher, directory):
         size=arguments.teacher_size,
         steps=arguments.steps,
         batch_size=arguments.batch_size,
-        class_names=names.read_text(encoding="utf-8").splitlines() if names.is_file() else None,
+        class_names=_labels_of(teacher),
         seed=arguments.seed,
     )
 
@@ -476,13 +473,19 @@ def _report_and_save(model, data, arguments):
     return Outcome(f"{arguments.out}: test top-1 {top1:.2%} of {pictures}", facts)
 
 
-def _read_labels(model_path, target):
-    path = _labels_path(model_path)
-    if path.is_file():
-        return path.read_text(encoding="utf-8").splitlines()
-    if target == "app":
+def _class_names_for(target, model_path):
+    """The class names that a file of `target` carries."""
+    names = _labels_of(model_path)
+    if names is None and target == "app":
+        path = _labels_path(model_path)
         raise ValueError(f"The target `app` needs class names, one a line, in {path}. `mnv4 train` writes them.")
-    return None
+    return names
+
+
+def _labels_of(model_path):
+    """The class names in the file beside a model, or None if there is none."""
+    path = _labels_path(model_path)
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
 
 
 def _labels_path(model_path):

@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from keras_mnv4.export.metadata import read_labels
+from keras_mnv4.export.metadata import read_class_names
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
@@ -31,7 +31,7 @@ def install_android(model_file, project, *, overwrite=False):
 
     Example:
 
-    >>> report = to_litert(quantized, "vision.tflite", target="app", labels=["cat", "dog"])
+    >>> report = to_litert(quantized, "vision.tflite", target="app", class_names=["cat", "dog"])
     >>> pathlib.Path("project/app/src/main").mkdir(parents=True)  # or a copy of examples/android
     >>> install_android(report.path, "project").name
     'vision.tflite'
@@ -81,15 +81,15 @@ def check_android_project(project, overwrite=False):
 def _check_app_file(content, model_file):
     """Raises a ValueError unless `content` is a file of the target `"app"`."""
     file = read_tflite(content) if content[4:8] == b"TFL3" else None
-    fault = "it is not a TFLite file" if file is None else _fault(file, read_labels(content))
+    fault = "it is not a TFLite file" if file is None else _fault(file, read_class_names(content))
     if fault:
         raise ValueError(
             f"`model_file` must be of the target `app`, but {fault}: export the model with target='app' and its "
-            f"`labels`. Received: {str(model_file)!r}"
+            f"`class_names`. Received: {str(model_file)!r}"
         )
 
 
-def _fault(file, labels):
+def _fault(file, class_names):
     """What keeps `file` from being of the target `"app"`, or an empty text."""
     if len(file.inputs) != 1 or len(file.outputs) != 1:
         return f"it has {len(file.inputs)} inputs and {len(file.outputs)} outputs"
@@ -100,8 +100,8 @@ def _fault(file, labels):
         return f"its input is of shape {picture.shape} instead of (1, height, width, 3)"
     if len(scores.scales) != 1:
         return "its output has no scale"
-    if not labels:
+    if not class_names:
         return "it has no labels"
-    if len(labels) != math.prod(scores.shape):
-        return f"it has {len(labels)} labels for {math.prod(scores.shape)} outputs"
+    if len(class_names) != math.prod(scores.shape):
+        return f"it has {len(class_names)} labels for {math.prod(scores.shape)} outputs"
     return ""

@@ -46,23 +46,23 @@ class Target:
         is_integer: whether all arithmetic is on integers; such files want a model from `quantize_model`.
         has_int4: whether kernels of 4 bits are stored in 4 bits; otherwise in 8, as all that has fewer bits.
         on_edgetpu: whether the file must map to the Edge TPU.
-        has_labels: whether it must carry class names and normalisation as metadata.
-        takes_labels: whether it can.
+        needs_class_names: whether it must carry class names and normalisation as metadata.
+        takes_class_names: whether it can.
     """
 
     io_dtype: str
     is_integer: bool
     has_int4: bool = False
     on_edgetpu: bool = False
-    has_labels: bool = False
-    takes_labels: bool = False
+    needs_class_names: bool = False
+    takes_class_names: bool = False
 
 
 TARGETS = {
     "cpu": Target("int8", is_integer=True, has_int4=True),
     "edgetpu": Target("int8", is_integer=True, on_edgetpu=True),
-    "app": Target("uint8", is_integer=True, has_labels=True, takes_labels=True),
-    "float": Target("float32", is_integer=False, takes_labels=True),
+    "app": Target("uint8", is_integer=True, needs_class_names=True, takes_class_names=True),
+    "float": Target("float32", is_integer=False, takes_class_names=True),
 }
 
 
@@ -88,7 +88,7 @@ class ExportReport:
     float_layers: tuple[str, ...] = ()
 
 
-def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overwrite=False):
+def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, overwrite=False):
     """Writes a model as a TFLite file, for one picture at a time, and verifies it.
 
     Before the file gets its name it is read back and run: an integer file must not contain one float operator, an
@@ -106,8 +106,8 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
             But for `"cpu"`, whatever has fewer than 8 bits lies in 8-bit containers.
         samples: inputs of `model` to compare outputs on, `(count, height, width, channels)`; best, real pictures. By
             default a few made-up ones.
-        labels: class names in the order of the outputs, for `"app"`; with them a `"float"` file is one for MediaPipe,
-            too. The other targets carry none.
+        class_names: in the order of the outputs, for `"app"`; with them a `"float"` file is one for MediaPipe, too.
+            The other targets carry none.
         overwrite: whether an existing file may be replaced.
 
     Returns:
@@ -125,7 +125,7 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     >>> report.edgetpu.ok
     True
     """
-    chosen = _check_arguments(model, target, labels)
+    chosen = _check_arguments(model, target, class_names)
     check_writable(path, overwrite)
     samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
 
@@ -140,9 +140,9 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     edgetpu = check_edgetpu(content) if chosen.on_edgetpu else None
     if edgetpu is not None and not edgetpu.ok:
         raise ExportError(f"The file would not run wholly on the Edge TPU:\n{edgetpu}")
-    if chosen.takes_labels and labels is not None:
+    if chosen.takes_class_names and class_names is not None:
         mean, std = _normalization(model, chosen)
-        content = metadata.add_classifier_metadata(content, model.name, labels, mean, std)
+        content = metadata.add_classifier_metadata(content, model.name, class_names, mean, std)
     parts = _compare_parts(model, content, samples) if chosen.is_integer else ()
     agreement = _compare(model, content, samples, chosen)
 
@@ -151,7 +151,7 @@ def to_litert(model, path, target="edgetpu", *, samples=None, labels=None, overw
     return ExportReport(pathlib.Path(path), len(content), agreement, parts, edgetpu)
 
 
-def _check_arguments(model, target, labels):
+def _check_arguments(model, target, class_names):
     if target not in TARGETS:
         raise ValueError(f"`target` must be one of {sorted(TARGETS)}. Received: target={target!r}")
     check_backend(
@@ -174,11 +174,11 @@ def _check_arguments(model, target, labels):
     check_precision(model)
     if chosen.is_integer:
         check_kernels(model)
-    is_labelled = chosen.has_labels or (chosen.takes_labels and labels is not None)
-    if is_labelled and (0 if labels is None else len(labels)) != model.output_shape[-1]:
+    is_labelled = chosen.needs_class_names or (chosen.takes_class_names and class_names is not None)
+    if is_labelled and (0 if class_names is None else len(class_names)) != model.output_shape[-1]:
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
-            f"Received: {'none' if labels is None else len(labels)}"
+            f"Received: {'none' if class_names is None else len(class_names)}"
         )
     return chosen
 

@@ -21,13 +21,13 @@ FEATURE_PROPERTIES, IMAGE_PROPERTIES = 1, 2
 NORMALIZATION_OPTIONS = 1
 
 
-def add_classifier_metadata(content, name, labels, mean, std):
-    """Adds labels and normalisation to the bytes of a classifier's TFLite file.
+def add_classifier_metadata(content, name, class_names, mean, std):
+    """Adds class names and normalisation to the bytes of a classifier's TFLite file.
 
     Args:
         content: the model file.
         name: name of the model.
-        labels: class names, in the order of the outputs.
+        class_names: in the order of the outputs.
         mean: what is taken from a byte of the picture,
         std: and what the result is divided by, to give the network's input.
 
@@ -35,20 +35,20 @@ def add_classifier_metadata(content, name, labels, mean, std):
         The bytes of the file with metadata.
 
     Raises:
-        ValueError: if a label contains a line break or is empty.
+        ValueError: if a name contains a line break or is empty.
     """
-    for label in labels:
-        if not label.strip() or "\n" in label or "\r" in label:
-            raise ValueError(f"`labels` must be non-empty and of one line each. Received: {label!r}")
+    for each in class_names:
+        if not each.strip() or "\n" in each or "\r" in each:
+            raise ValueError(f"`class_names` must be non-empty and of one line each. Received: {each!r}")
     content = _embed(content, _metadata(name, mean, std))
     archive = io.BytesIO(content)
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:
         # A fixed time stamp: the same model gives the same file.
-        file.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(labels) + "\n")
+        file.writestr(zipfile.ZipInfo(LABELS_FILE), "\n".join(class_names) + "\n")
     return archive.getvalue()
 
 
-def read_labels(content):
+def read_class_names(content):
     """The class names in the bytes of a TFLite file with metadata, or an empty list."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         return []

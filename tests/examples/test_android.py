@@ -195,7 +195,7 @@ def app_file(real_photos, tmp_path_factory):
     photos = real_photos(16, 32).astype("float32")
     model = qat.quantize_model(fit_statistics(randomize_statistics(tiny_network(classes=len(LABELS))), photos))
     qat.calibrate(model, photos)
-    export.to_litert(model, path, target="app", labels=LABELS, samples=photos)
+    export.to_litert(model, path, target="app", class_names=LABELS, samples=photos)
     return path
 
 

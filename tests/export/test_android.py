@@ -32,7 +32,7 @@ def files(real_photos, tmp_path_factory):
     model = qat.quantize_model(randomize_statistics(tiny_network()))
     qat.calibrate(model, photos)
     for target in ("app", "edgetpu"):
-        export.to_litert(model, folder / f"{target}.tflite", target, samples=photos, labels=LABELS)
+        export.to_litert(model, folder / f"{target}.tflite", target, samples=photos, class_names=LABELS)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_the_app_file_is_what_the_kotlin_code_expects(files):
     # Pictures go in as bytes, as the code has them, whatever the scale of the input; of the output there is one.
     assert (scores.scales, scores.zero_points) == ((1 / 256,), (0,))
     assert constant("LABELS_FILE", kotlin("Labels.kt")) == metadata.LABELS_FILE
-    assert metadata.read_labels(content) == LABELS
+    assert metadata.read_class_names(content) == LABELS
     assert scores.shape == (1, len(LABELS))
 
 

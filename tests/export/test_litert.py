@@ -113,7 +113,7 @@ def test_a_part_that_differs_is_named(quantized, photos, tmp_path, monkeypatch):
 def test_files_take_the_bytes_of_pictures(quantized, photos, tmp_path):
     """int8 input is the byte less 128, uint8 input the byte: nothing for a client to scale."""
     export.to_litert(quantized, tmp_path / "e.tflite", samples=photos)
-    export.to_litert(quantized, tmp_path / "a.tflite", target="app", labels=["x", "y", "z"], samples=photos)
+    export.to_litert(quantized, tmp_path / "a.tflite", target="app", class_names=["x", "y", "z"], samples=photos)
     edge, app = (export.LiteRTModel(tmp_path / name) for name in ("e.tflite", "a.tflite"))
     assert (edge.input["dtype"], edge.input["quantization"]) == (np.int8, (1 / 128, 0))
     assert (app.input["dtype"], app.input["quantization"]) == (np.uint8, (1 / 128, 128))
@@ -203,18 +203,18 @@ def test_paths_that_cannot_be_written_are_errors_at_once(quantized, tmp_path):
         (lambda: tiny(), {"target": "edgetpu"}, "quantize_model"),
         (lambda: qat.quantize_model(tiny()), {"target": "float"}, "float model"),
         (lambda: qat.quantize_model(tiny()), {"target": "app"}, "Received: none"),
-        (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a"]}, "Received: 1"),
-        (lambda: qat.quantize_model(tiny()), {"target": "app", "labels": ["a", "b", ""]}, "`labels`"),
-        (lambda: tiny(), {"target": "float", "labels": ["a"]}, "Received: 1"),
+        (lambda: qat.quantize_model(tiny()), {"target": "app", "class_names": ["a"]}, "Received: 1"),
+        (lambda: qat.quantize_model(tiny()), {"target": "app", "class_names": ["a", "b", ""]}, "`class_names`"),
+        (lambda: tiny(), {"target": "float", "class_names": ["a"]}, "Received: 1"),
         (
             lambda: tiny(include_preprocessing=False),
-            {"target": "float", "labels": ["a", "b", "c"]},
+            {"target": "float", "class_names": ["a", "b", "c"]},
             "include_preprocessing",
         ),
         (lambda: tiny(input_shape=(None, None, 3)), {"target": "float"}, "fixed size"),
         (
             lambda: qat.quantize_model(tiny(include_preprocessing=False)),
-            {"target": "app", "labels": ["a", "b", "c"]},
+            {"target": "app", "class_names": ["a", "b", "c"]},
             "include_preprocessing",
         ),
     ],
@@ -244,7 +244,7 @@ def test_a_mean_of_each_colour_is_one_operator(photos, tmp_path):
     file = export.LiteRTModel(tmp_path / "m.tflite")
     assert file.input["quantization"] == (1.0, -128)
     assert np.abs(file.predict(photos.astype("uint8")) - model.predict(photos, verbose=0)).max() < 0.05
-    export.to_litert(quantized, tmp_path / "app.tflite", "app", samples=photos, labels=["a", "b", "c"])
+    export.to_litert(quantized, tmp_path / "app.tflite", "app", samples=photos, class_names=["a", "b", "c"])
     app = export.LiteRTModel(tmp_path / "app.tflite")
     assert app.input["quantization"] == (1.0, 0)
     np.testing.assert_array_equal(app.predict(photos.astype("uint8")), file.predict(photos.astype("uint8")))
@@ -309,12 +309,12 @@ def test_metadata_is_deterministic_and_holds_the_labels(quantized, photos, tmp_p
     labels = ["Katze", "naïve dog", "第三"]
     contents = []
     for name in ("a.tflite", "b.tflite"):
-        export.to_litert(quantized, tmp_path / name, target="app", labels=labels, samples=photos)
+        export.to_litert(quantized, tmp_path / name, target="app", class_names=labels, samples=photos)
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]
-    assert metadata.read_labels(contents[0]) == labels
+    assert metadata.read_class_names(contents[0]) == labels
     export.to_litert(quantized, tmp_path / "c.tflite", samples=photos)
-    assert metadata.read_labels((tmp_path / "c.tflite").read_bytes()) == []
+    assert metadata.read_class_names((tmp_path / "c.tflite").read_bytes()) == []
 
 
 def test_made_up_pictures_are_natural_enough():

@@ -57,7 +57,7 @@ def test_mediapipe_reads_the_app_file(real_photos, tmp_path):
     qat.calibrate(quantized, photos)
     labels = ["china", "flower", "neither"]
     path = tmp_path / "app.tflite"
-    export.to_litert(quantized, path, target="app", labels=labels, samples=photos)
+    export.to_litert(quantized, path, target="app", class_names=labels, samples=photos)
     pictures = photos[:4].astype("uint8")
     expected = export.LiteRTModel(path).predict(pictures)
     for categories, scores in zip(classify(path, pictures, tmp_path), expected, strict=True):
@@ -80,7 +80,7 @@ def lite0():
 def test_a_float_file_gives_the_labels_and_scores_of_keras(lite0, tmp_path):
     model, names, photos = lite0
     path = tmp_path / "float.tflite"
-    export.to_litert(model, path, target="float", labels=names, samples=photos)
+    export.to_litert(model, path, target="float", class_names=names, samples=photos)
     expected = model.predict(photos, verbose=0)
     for categories, scores in zip(classify(path, photos, tmp_path), expected, strict=True):
         assert [label for label, _ in categories] == [names[place] for place in scores.argsort()[:-4:-1]]
@@ -94,7 +94,7 @@ def test_an_integer_file_gives_the_labels_of_keras_and_the_scores_of_litert(lite
     quantized = qat.quantize_model(model)
     qat.calibrate(quantized, photos)
     path = tmp_path / "app.tflite"
-    export.to_litert(quantized, path, target="app", labels=names, samples=photos.astype("float32"))
+    export.to_litert(quantized, path, target="app", class_names=names, samples=photos.astype("float32"))
     found = [categories[0] for categories in classify(path, photos, tmp_path)]
     expected = quantized.predict(photos, verbose=0)
     assert [label for label, _ in found] == [names[place] for place in expected.argmax(-1)]

@@ -132,7 +132,7 @@ def test_networks_of_stock_layers(middle, tmp_path):
         return
     qat.calibrate(loaded, pictures())
     target, labels = ("app", ["a", "b", "c"]) if middle is activations else ("edgetpu", None)
-    report = export.to_litert(loaded, tmp_path / "m.tflite", target, samples=pictures(), labels=labels)
+    report = export.to_litert(loaded, tmp_path / "m.tflite", target, samples=pictures(), class_names=labels)
     assert min(part.within_one_step for part in report.parts) == 1.0
     assert " ".join(kind for kind in kinds(tmp_path / "m.tflite") if kind != "QUANTIZE") == OPERATORS[middle]
 
@@ -322,7 +322,7 @@ def test_keras_applications_become_integer_files(build, target, operators, real_
     quantized = qat.quantize_model(model)
     qat.calibrate(quantized, photos)
     labels = list("abcde") if target == "app" else None
-    report = export.to_litert(quantized, tmp_path / "m.tflite", target, samples=photos, labels=labels)
+    report = export.to_litert(quantized, tmp_path / "m.tflite", target, samples=photos, class_names=labels)
     assert min(part.within_one_step for part in report.parts) == 1.0
     assert len(kinds(tmp_path / "m.tflite")) == operators
     file = export.LiteRTModel(tmp_path / "m.tflite")
