@@ -216,12 +216,12 @@ ARCHITECTURES = {
 }
 
 
-def MobileNetV4(spec, **kwargs):
+def MobileNetV4(architecture, **kwargs):
     """A network of one's own table, or of one that a search has found.
 
     Args:
-        spec: an `Architecture`; a dictionary that `Architecture.to_dict` gave; or the path of a JSON file of one, as
-            `mnv4 search` writes it.
+        architecture: an `Architecture`; a dictionary that `Architecture.to_dict` gave; or the path of a JSON file of
+            one, as `mnv4 search` writes it.
         **kwargs: those of `keras_mnv4.applications.build_network`.
 
     Raises:
@@ -231,12 +231,16 @@ def MobileNetV4(spec, **kwargs):
 
     >>> model = MobileNetV4("search/network.json", classes=10, input_shape=(96, 96, 3))
     """
-    if isinstance(spec, (str, pathlib.Path)):
+    if isinstance(architecture, (str, pathlib.Path)):
         try:
-            spec = json.loads(pathlib.Path(spec).read_text())
+            architecture = json.loads(pathlib.Path(architecture).read_text())
         except json.JSONDecodeError as error:
-            raise ValueError(f"`spec` must be a JSON file of an architecture ({error}). Received: {spec}") from error
-    return build_network(spec if isinstance(spec, Architecture) else Architecture.from_dict(spec), **kwargs)
+            raise ValueError(
+                f"`architecture` must be a JSON file of an architecture ({error}). Received: {architecture}"
+            ) from error
+    if not isinstance(architecture, Architecture):
+        architecture = Architecture.from_dict(architecture)
+    return build_network(architecture, **kwargs)
 
 
 def _constructor(name):

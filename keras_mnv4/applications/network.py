@@ -1,6 +1,7 @@
 """From a table to a network: `Architecture` and `Style` say what to build, `build_network` builds it."""
 
 import dataclasses
+import functools
 import inspect
 
 import keras
@@ -295,16 +296,6 @@ def check_rows(architecture):
         )
 
 
-def bind(function_name, signature, args, kwargs):
-    """The arguments of a call of a constructor, with its defaults: an `inspect.BoundArguments`."""
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"{function_name}() {error}") from None
-    bound.apply_defaults()
-    return bound
-
-
 def constructor(function_name, architecture, summary, module):
     """A function with the signature of `keras.applications` that builds `architecture`.
 
@@ -315,19 +306,7 @@ def constructor(function_name, architecture, summary, module):
         module: name of the module that it is in, by which it is pickled.
     """
     is_trained = any(each.architecture == architecture.name for each in CHECKPOINTS)
-    defaults = {"weights": "imagenet" if is_trained else None, "name": architecture.name}
-    _, *parameters = inspect.signature(build_network).parameters.values()
-    parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
-    signature = inspect.Signature(parameters)
-
-    def construct(*args, **kwargs):
-        bound = bind(function_name, signature, args, kwargs)
-        return build_network(architecture, *bound.args, **bound.kwargs)
-
-    construct.__name__ = construct.__qualname__ = function_name
-    construct.__module__ = module
-    construct.__signature__ = signature
-    construct.__doc__ = f"""{summary}
+    docstring = f"""{summary}
 
     Pictures are {architecture.default_size} pixels wide and high where nothing else is said. The arguments are those
     of `keras_mnv4.applications.build_network` but for the architecture.
@@ -336,4 +315,40 @@ def constructor(function_name, architecture, summary, module):
 
     >>> model = {function_name}(weights=None, classes=10)
     """
+    return with_signature(
+        function_name,
+        functools.partial(build_network, architecture),
+        docstring,
+        module,
+        defaults={"weights": "imagenet" if is_trained else None, "name": architecture.name},
+    )
+
+
+def with_signature(function_name, build, docstring, module, defaults, left_out=()):
+    """`build` as a function with the signature of `build_network`, the architecture excepted.
+
+    Args:
+        function_name: its name.
+        build: takes these arguments by name.
+        docstring: its docstring.
+        module: name of the module that it is in, by which it is pickled.
+        defaults: defaults that are not those of `build_network`, by argument.
+        left_out: further arguments that it does not have.
+    """
+    _, *parameters = inspect.signature(build_network).parameters.values()
+    parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
+    signature = inspect.Signature([each for each in parameters if each.name not in left_out])
+
+    def construct(*args, **kwargs):
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function_name}() {error}") from None
+        bound.apply_defaults()
+        return build(**bound.arguments)
+
+    construct.__name__ = construct.__qualname__ = function_name
+    construct.__module__ = module
+    construct.__signature__ = signature
+    construct.__doc__ = docstring
     return construct

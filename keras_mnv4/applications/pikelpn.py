@@ -6,15 +6,15 @@ TNet) says of it. Stem, head, activation function and recipe are unknown, and he
 1704.04861, table 1).
 """
 
-import inspect
+import functools
 import pathlib
 
 from keras_mnv4.applications.block_spec import Conv
 from keras_mnv4.applications.block_spec import Separable
 from keras_mnv4.applications.imagenet import decode_predictions
 from keras_mnv4.applications.network import Architecture
-from keras_mnv4.applications.network import bind
 from keras_mnv4.applications.network import build_network
+from keras_mnv4.applications.network import with_signature
 from keras_mnv4.applications.preprocessing import preprocess_input
 from keras_mnv4.applications.weights import Source
 from keras_mnv4.applications.weights import is_quantized_file
@@ -45,21 +45,21 @@ ARCHITECTURES = {"PikeLPN": Architecture("pikelpn", MOBILENET_V1, 224, head_filt
 VARIANTS = {"PikeLPN1x": (1.0, 8), "PikeLPN2x": (1.0, 16), "PikeLPN3x": (1.5, 16), "PikeLPN6x": (2.0, 16)}
 
 
-def PikeLPN(width=1.0, activation_bits=8, policy=None, *, weights=None, input_tensor=None, **kwargs):
+def PikeLPN(alpha=1.0, activation_bits=8, policy=None, *, weights=None, input_tensor=None, **kwargs):
     """A network of the PikeLPN family, ready for quantisation-aware training.
 
     It is `keras_mnv4.qat.quantize_model` of a float network. Train it from scratch as it is, with ranges of activations
     that start at [-6, 6]; or, where the weights were trained, calibrate it first.
 
     Args:
-        width: width multiplier.
+        alpha: width multiplier.
         activation_bits: bits of feature maps, 2 to 16. Integer files hold 8 at most.
         policy: another policy than `keras_mnv4.qat.pikelpn_policy(activation_bits)`, or the name of one; `"float"` for
             the float network.
         weights: as for `keras_mnv4.applications.build_network`, those of the float network; or the path of a
             `.weights.h5` file of the quantised one.
         input_tensor: as there, but for a float network only.
-        **kwargs: its others, `alpha` excepted.
+        **kwargs: its others.
 
     Returns:
         A Functional `keras.Model`.
@@ -74,7 +74,7 @@ def PikeLPN(width=1.0, activation_bits=8, policy=None, *, weights=None, input_te
     """
     if policy == "float":
         return build_network(
-            ARCHITECTURES["PikeLPN"], alpha=width, weights=weights, input_tensor=input_tensor, **kwargs
+            ARCHITECTURES["PikeLPN"], alpha=alpha, weights=weights, input_tensor=input_tensor, **kwargs
         )
     if input_tensor is not None:
         raise ValueError(
@@ -82,7 +82,7 @@ def PikeLPN(width=1.0, activation_bits=8, policy=None, *, weights=None, input_te
             f"it as a layer. Received: input_tensor={input_tensor!r}"
         )
     is_quantized = is_quantized_file(weights)
-    model = build_network(ARCHITECTURES["PikeLPN"], alpha=width, weights=None if is_quantized else weights, **kwargs)
+    model = build_network(ARCHITECTURES["PikeLPN"], alpha=alpha, weights=None if is_quantized else weights, **kwargs)
     model = quantize_model(model, pikelpn_policy(activation_bits) if policy is None else get_policy(policy))
     if is_quantized:
         Source(pathlib.Path(weights)).load(model)
@@ -90,20 +90,8 @@ def PikeLPN(width=1.0, activation_bits=8, policy=None, *, weights=None, input_te
 
 
 def _constructor(name):
-    width, activation_bits = VARIANTS[name]
-    _, *parameters = inspect.signature(build_network).parameters.values()
-    defaults = {"name": name.lower()}
-    parameters = [each.replace(default=defaults.get(each.name, each.default)) for each in parameters]
-    signature = inspect.Signature([each for each in parameters if each.name != "alpha"])
-
-    def construct(*args, **kwargs):
-        bound = bind(name, signature, args, kwargs)
-        return PikeLPN(width, activation_bits, **bound.arguments)
-
-    construct.__name__ = construct.__qualname__ = name
-    construct.__module__ = __name__
-    construct.__signature__ = signature
-    construct.__doc__ = f"""`PikeLPN({width}, {activation_bits})`, which PikeLPN (arXiv 2404.00103) calls {name[7:]}.
+    alpha, activation_bits = VARIANTS[name]
+    docstring = f"""`PikeLPN({alpha}, {activation_bits})`, which PikeLPN (arXiv 2404.00103) calls {name[7:]}.
 
     The arguments are those of `keras_mnv4.applications.build_network` but for the architecture and `alpha`.
 
@@ -111,7 +99,8 @@ def _constructor(name):
 
     >>> model = {name}(classes=10, input_shape=(64, 64, 3))
     """
-    return construct
+    build = functools.partial(PikeLPN, alpha, activation_bits)
+    return with_signature(name, build, docstring, __name__, defaults={"name": name.lower()}, left_out=("alpha",))
 
 
 PikeLPN1x = _constructor("PikeLPN1x")

@@ -44,14 +44,14 @@ def test_a_file_of_a_table_becomes_a_network(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(mine.to_dict()))
     assert Architecture.from_dict(json.loads(path.read_text())) == mine
-    models = [MobileNetV4(spec, classes=3, input_shape=(32, 32, 3)) for spec in (mine, mine.to_dict(), path)]
+    models = [MobileNetV4(each, classes=3, input_shape=(32, 32, 3)) for each in (mine, mine.to_dict(), path)]
     expected = build_network(mine, classes=3, input_shape=(32, 32, 3))
     assert {model.count_params() for model in models} == {expected.count_params()}
     assert models[2].get_layer("block_1").get_config() == expected.get_layer("block_1").get_config()
     with pytest.raises(ValueError, match="`blocks`"):
         MobileNetV4({"name": "mine"})
     path.write_text("no table")
-    with pytest.raises(ValueError, match="JSON file"):
+    with pytest.raises(ValueError, match="`architecture` must be a JSON file"):
         MobileNetV4(path)
 
 
