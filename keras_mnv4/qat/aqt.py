@@ -12,6 +12,7 @@ import dataclasses
 import keras
 from keras import ops
 
+from keras_mnv4.qat.policies import ENDS
 from keras_mnv4.qat.policies import POLICIES
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import Rule
@@ -20,7 +21,6 @@ from keras_mnv4.qat.quantizers import Quantizer
 
 EPSILON = 2.0**-23  # of float32, added to every bound
 NOT_YET = -1.0  # in the place of a bound: what is seen is left as it is
-ENDS = "stem|predictions(/conv)?"
 
 # What is known of a batch: the values that are looked at, a mask of those that count, their number, the axes.
 STATISTICS = {

@@ -1,16 +1,21 @@
 """`pikelpn_policy`: norms and scales quantised as well, and depthwise kernels unlike pointwise ones."""
 
+from keras_mnv4.qat.policies import CLASSIFIER
+from keras_mnv4.qat.policies import INPUT_RULE
+from keras_mnv4.qat.policies import KEYS_AND_VALUES
 from keras_mnv4.qat.policies import POLICIES
+from keras_mnv4.qat.policies import PROBABILITY_RULE
+from keras_mnv4.qat.policies import STEM
 from keras_mnv4.qat.policies import NormQuantization
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import Rule
+from keras_mnv4.qat.policies import linear_kernel
 from keras_mnv4.qat.power_of_two import DoubleQuantizer
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizers import FixedQuantizer
-from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 
-LINEAR_8_BIT = LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+LINEAR_8_BIT = linear_kernel(8)
 POWER_OF_TWO_4_BIT = PowerOfTwoQuantizer(num_bits=4)
 DEPTHWISE = r".*(depthwise|_down|/norm)"  # of this package's blocks: kernels of few weights a channel
 
@@ -55,11 +60,11 @@ def pikelpn_policy(
     depthwise, pointwise, ends = (with_scales(each) for each in (depthwise, pointwise, LINEAR_8_BIT))
     return Policy(
         (
-            Rule("input", outputs=MovingAverageQuantizer(num_bits=8)),
-            Rule(r".*/(softmax|sigmoid)", outputs=FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256)),
-            Rule("stem", ends, outputs, norm),
-            Rule("predictions(/conv)?", ends, eight_bits),
-            Rule(r".*/attention/(key|value)", pointwise, symmetric, norm),
+            INPUT_RULE,
+            PROBABILITY_RULE,
+            Rule(STEM, ends, outputs, norm),
+            Rule(CLASSIFIER, ends, eight_bits),
+            Rule(KEYS_AND_VALUES, pointwise, symmetric, norm),
             Rule(DEPTHWISE, depthwise, outputs, norm),
             Rule(r".*", pointwise, outputs, norm),
         ),

@@ -18,6 +18,12 @@ from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.quantizers import LastValueQuantizer
 from keras_mnv4.qat.quantizers import MovingAverageQuantizer
 
+# Paths of this package's networks that policies single out.
+STEM, CLASSIFIER = "stem", "predictions(/conv)?"
+ENDS = f"{STEM}|{CLASSIFIER}"  # which most of the literature spares
+# They take the place of weights in the products of attention, and integer kernels want those symmetric.
+KEYS_AND_VALUES = r".*/attention/(key|value)"
+
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 @dataclasses.dataclass(frozen=True)
@@ -254,23 +260,30 @@ def _adopt(quantizer, argument):
     )
 
 
-def _weights(num_bits):
+INPUT_RULE = Rule("input", outputs=MovingAverageQuantizer(num_bits=8))
+# An int8 softmax has scale 1/256 in TFLite: its codes stand for 0 to 255/256.
+PROBABILITY_RULE = Rule(r".*/(softmax|sigmoid)", outputs=FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256))
+
+
+def linear_kernel(num_bits):
+    """The quantiser of kernels that integer files hold: symmetric, of equal steps, with a range for each channel.
+
+    Args:
+        num_bits: bits a value.
+    """
     return LastValueQuantizer(num_bits=num_bits, per_axis=True, symmetric=True, narrow_range=True)
 
 
 def _uniform(weight_bits, activation_bits):
     """Per-channel symmetric weights and per-tensor asymmetric activations, as TFMOT's default scheme has them."""
-    weights = _weights(weight_bits)
+    weights = linear_kernel(weight_bits)
     outputs = MovingAverageQuantizer(num_bits=activation_bits)
     symmetric = MovingAverageQuantizer(num_bits=activation_bits, symmetric=True, narrow_range=True)
-    # An int8 softmax has scale 1/256 in TFLite: its codes stand for 0 to 255/256.
-    probability = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256)
     return Policy(
         (
-            Rule("input", outputs=MovingAverageQuantizer(num_bits=8)),
-            Rule(r".*/(softmax|sigmoid)", outputs=probability),
-            # They take the place of weights in the products of attention, and integer kernels want those symmetric.
-            Rule(r".*/attention/(key|value)", weights=weights, outputs=symmetric),
+            INPUT_RULE,
+            PROBABILITY_RULE,
+            Rule(KEYS_AND_VALUES, weights=weights, outputs=symmetric),
             Rule(r".*", weights=weights, outputs=outputs),
         ),
         name=f"w{weight_bits}a{activation_bits}",
@@ -278,8 +291,8 @@ def _uniform(weight_bits, activation_bits):
 
 
 def _first_and_last_8_bit(policy):
-    """`policy` with 8 bits in the layers that most of the literature spares: the stem and the classifier."""
-    ends = Rule("stem|predictions(/conv)?", weights=_weights(8), outputs=MovingAverageQuantizer(num_bits=8))
+    """`policy` with 8 bits in the stem and the classifier."""
+    ends = Rule(ENDS, weights=linear_kernel(8), outputs=MovingAverageQuantizer(num_bits=8))
     return Policy((ends, *policy.rules), name=f"{policy.name}_first_last_8")
 
 
