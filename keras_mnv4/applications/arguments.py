@@ -85,28 +85,23 @@ def resolve_input_shape(input_shape, default_size, include_top, input_tensor=Non
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     if input_tensor is not None:
-        name, input_shape = "input_tensor", _shape_of_tensor(input_tensor, input_shape)
+        input_shape = _shape_of_tensor(input_tensor, input_shape)
+        name, received = "input_tensor", f"input_tensor of shape {input_shape} without the batch"
     elif input_shape is None:
         size = default_size if include_top else None
         return (3, size, size) if channels_first else (size, size, 3)
     else:
-        name = "input_shape"
+        name, received = "input_shape", f"input_shape={input_shape}"
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(f"`{name}` must have three dimensions without the batch. Received: input_shape={input_shape}")
+        raise ValueError(f"`{name}` must have three dimensions without the batch. Received: {received}")
     input_shape = tuple(input_shape)
     *sides, channels = (*input_shape[1:], input_shape[0]) if channels_first else input_shape
     if not all(side is None or isinstance(side, numbers.Integral) for side in input_shape):
-        raise ValueError(
-            f"`{name}` must be of whole numbers; height and width may be None. Received: input_shape={input_shape}"
-        )
+        raise ValueError(f"`{name}` must be of whole numbers; height and width may be None. Received: {received}")
     if channels is None or channels < 1:
-        raise ValueError(
-            f"`{name}` must have a known number of channels, 1 or more. Received: input_shape={input_shape}"
-        )
+        raise ValueError(f"`{name}` must have a known number of channels, 1 or more. Received: {received}")
     if any(side is not None and side < MIN_SIZE for side in sides):
-        raise ValueError(
-            f"Height and width of `{name}` must be at least {MIN_SIZE} pixels. Received: input_shape={input_shape}"
-        )
+        raise ValueError(f"Height and width of `{name}` must be at least {MIN_SIZE} pixels. Received: {received}")
     return input_shape
 
 

@@ -116,7 +116,7 @@ def compare(expected, actual, step=0.0):
 
 
 def check_outputs(expected, actual, step=0.0):
-    """The `Agreement` of an integer file's outputs with the Keras model's; the arguments are those of `compare`.
+    """The `Agreement` of a file's outputs with the Keras model's; the arguments are those of `compare`.
 
     Raises:
         ExportError: if the outputs are those of another network.

@@ -199,7 +199,7 @@ class _Quantization:
     def clone(self, layer):
         config = layer.get_config()
         if isinstance(layer, QuantizableLayer):
-            self.check(layer)
+            self.check_obstacle(layer)
             parts = self.part_quantizations(layer.name, layer.quantizable_parts)
             config["frozen"] = None
             config["quantization"] = keras.saving.serialize_keras_object(parts.get(ITSELF, parts))
@@ -213,11 +213,11 @@ class _Quantization:
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
         elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)) or _is_across(layer):
-            self.refuse(layer)
+            self.refuse_kind(layer)
         return type(layer).from_config(config)
 
-    def refuse(self, layer):
-        """Raises if the policy would quantise a layer that cannot be."""
+    def refuse_kind(self, layer):
+        """Raises for a layer of a kind that cannot be quantised, unless the policy leaves it in float."""
         if self.quantization(layer.name) == LayerQuantization():
             return
         way_out = "Use the layers of `keras_mnv4.layers`"
@@ -248,7 +248,7 @@ class _Quantization:
 
     def clone_separable(self, layer):
         if any(wrappable_parts(part) is None for part in _split_separable(layer)):
-            self.refuse(layer)
+            self.refuse_kind(layer)
             return type(layer).from_config(layer.get_config())
         depthwise, pointwise = (self.wrap(part) for part in _split_separable(layer))
         if not isinstance(depthwise, QuantizeWrapper) and not isinstance(pointwise, QuantizeWrapper):
@@ -259,8 +259,8 @@ class _Quantization:
     def part_quantizations(self, name, parts):
         return {part: self.quantization(f"{name}/{part}".rstrip("/")) for part in parts}
 
-    def check(self, layer):
-        """Raises if the policy would quantise a layer that cannot be."""
+    def check_obstacle(self, layer):
+        """Raises for a layer whose arguments keep it from being quantised, unless the policy leaves it in float."""
         if layer.obstacle is not None and self.quantization(f"{layer.name}/{layer.obstacle}") != LayerQuantization():
             raise ValueError(
                 f"Layer `{layer.name}` ({type(layer).__name__}) cannot be quantised yet because of its "
@@ -277,7 +277,7 @@ class _Quantization:
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
         if not isinstance(layer, layers.Layer) and self.quantization(layer.name) != LayerQuantization():
-            layer, *args = stand_in(layer, *args) or self.refuse(layer)
+            layer, *args = stand_in(layer, *args) or self.refuse_kind(layer)
         if layer.name in self.depthwise:
             args = (self.depthwise[layer.name](*args),)
         if isinstance(layer, QuantizeWrapper):

@@ -159,7 +159,7 @@ def test_any_size_even_if_unknown_or_not_square(build):
         ({"classes": None}, "`classes`"),
         ({"input_shape": 224}, "three dimensions"),
         ({"input_tensor": keras.Input((16,))}, "`input_tensor` must have three dimensions"),
-        ({"input_tensor": keras.Input((16, 16, 3))}, "`input_tensor` must be at least 32"),
+        ({"input_tensor": keras.Input((16, 16, 3))}, "`input_tensor` .* at least 32 pixels. Received: input_tensor"),
     ],
 )
 def test_wrong_arguments_are_named(build, arguments, message):
