@@ -5,15 +5,15 @@ from keras import ops
 
 from keras_mnv4.layers.batch_norm import BatchNorm
 from keras_mnv4.layers.conv import ConvNormAct
+from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.residual import ResidualChain
 from keras_mnv4.qat.quantizable import ITSELF
-from keras_mnv4.qat.quantizable import QuantizableLayer
 
 PRODUCTS = ("logits", "softmax", "context")  # the parts of attention that have no weights
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class SpatialAttention(QuantizableLayer):
+class SpatialAttention(FeatureMapLayer):
     """Attention of each pixel to all pixels, the projections being 1x1 convolutions.
 
     With one head of keys and values for all heads of queries, the default, it is multi-query attention; with as many
@@ -70,7 +70,7 @@ class SpatialAttention(QuantizableLayer):
         data_format=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         if kv_heads < 1 or num_heads % kv_heads:
             raise ValueError(f"`kv_heads` must divide `num_heads`. Received: {kv_heads=}, {num_heads=}")
         self.filters = filters
@@ -84,12 +84,11 @@ class SpatialAttention(QuantizableLayer):
         self.padding = padding
         self.norm_momentum = norm_momentum
         self.norm_epsilon = norm_epsilon
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
         self.query_norm = self.key_down = self.value_down = None
         if query_strides > 1:
             self.query_norm = keras.layers.BatchNormalization(
-                axis=-1 if self.data_format == "channels_last" else 1,
+                axis=self.channel_axis,
                 momentum=norm_momentum,
                 epsilon=norm_epsilon,
                 dtype=self.dtype_policy,
@@ -101,7 +100,7 @@ class SpatialAttention(QuantizableLayer):
         self.key = self._project("key", kv_heads * key_dim)
         self.value = self._project("value", kv_heads * key_dim)
         self.output_projection = self._project("output", filters, layer_scale=layer_scale)
-        self.quantizers = {part: self.make_output_quantizer(part, name=f"{part}_quantizer") for part in PRODUCTS}
+        self.quantizers = {part: self.make_output_quantizer(part, f"{part}_quantizer", axis=-1) for part in PRODUCTS}
         self.finish_parts()
 
     @property
@@ -190,7 +189,7 @@ class SpatialAttention(QuantizableLayer):
 
     def _scale_up(self, outputs, shape):
         """Bilinear interpolation of `outputs` to the height and width of `shape`, which need not be known."""
-        height, width = shape[1:3] if self.data_format == "channels_last" else shape[2:4]
+        height, width = (shape[axis] for axis in self._spatial_axes)
         _, rows, columns, _ = ops.shape(outputs)
         outputs = ops.einsum("yr,brxc->byxc", self._interpolation(height, rows, outputs.dtype), outputs)
         return ops.einsum("xr,byrc->byxc", self._interpolation(width, columns, outputs.dtype), outputs)
@@ -236,7 +235,7 @@ class SpatialAttention(QuantizableLayer):
 
     def compute_output_shape(self, input_shape):
         shape = list(input_shape)
-        shape[-1 if self.data_format == "channels_last" else 1] = self.filters
+        shape[self.channel_axis] = self.filters
         return tuple(shape)
 
     def get_config(self):
@@ -253,7 +252,6 @@ class SpatialAttention(QuantizableLayer):
             "padding": self.padding,
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
-            "data_format": self.data_format,
         }
 
 
@@ -312,7 +310,7 @@ class MobileMQA(ResidualChain):
 
     def make_chain(self, in_channels):
         norm = BatchNorm(
-            axis=-1 if self.data_format == "channels_last" else 1,
+            axis=self.channel_axis,
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
             quantization=self.part_quantization("norm"),

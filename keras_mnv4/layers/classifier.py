@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_mnv4.layers.conv import ConvNormAct
-from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.layers.feature_map import FeatureMapLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class Classifier(QuantizableLayer):
+class Classifier(FeatureMapLayer):
     """A dense layer with an activation, computed as a 1x1 convolution.
 
     The two are the same sum. The convolution is what integer converters can quantise per class: a per-channel
@@ -29,11 +29,12 @@ class Classifier(QuantizableLayer):
     (2, 10)
     """
 
+    channel_axis = -1  # of what comes out
+
     def __init__(self, classes, activation=None, data_format=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         self.classes = classes
         self.activation = keras.activations.get(activation)
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
         self.conv = ConvNormAct(
             classes,
             use_norm=False,
@@ -59,8 +60,7 @@ class Classifier(QuantizableLayer):
         return ("conv",) if self.activation_part is None else ("conv", self.activation_part)
 
     def build(self, input_shape):
-        sides = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
-        if any(side != 1 for side in sides):
+        if any(input_shape[axis] != 1 for axis in self._spatial_axes):
             raise ValueError(
                 f"Layer `{self.name}` takes maps of one pixel: put `GlobalAveragePooling2D(keepdims=True)` before it. "
                 f"Received: {input_shape}"
@@ -89,5 +89,4 @@ class Classifier(QuantizableLayer):
             **super().get_config(),
             "classes": self.classes,
             "activation": keras.activations.serialize(self.activation),
-            "data_format": self.data_format,
         }

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.layers.quant_norm import QuantNorm
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
-from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizable import least_kernel_range
 from keras_mnv4.qat.quantizers import fake_quantize
 from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
@@ -25,7 +25,7 @@ DOWNSAMPLE = "downsample"  # the part that pools or blurs
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class ConvNormAct(QuantizableLayer):
+class ConvNormAct(FeatureMapLayer):
     """A convolution, dense or depthwise, then batch normalisation, then an activation.
 
     Every convolution of every network in this package is one of these. With `quantization` the kernel is
@@ -88,7 +88,7 @@ class ConvNormAct(QuantizableLayer):
         data_format=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         if depthwise != (filters is None):
             raise ValueError(
                 "`filters` must be given for a dense convolution and left out for a depthwise one. "
@@ -119,9 +119,7 @@ class ConvNormAct(QuantizableLayer):
         self.padding = padding
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
-        self.channel_axis = -1 if self.data_format == "channels_last" else 1
         how = self.part_quantization(ITSELF)
         self.norm = self.scale = self.input_quantizer = self.kernel_quantizer = self.linear_quantizer = None
         if use_norm:
@@ -287,18 +285,8 @@ class ConvNormAct(QuantizableLayer):
             kernel = fake_quantize(kernel, -end, end, num_bits=8, narrow_range=True, per_axis=True)
         return _swap_last_axes(kernel)
 
-    def _pad(self, inputs, margin):
-        margins = [(0, 0)] * 4
-        for axis in self._spatial_axes:
-            margins[axis] = (margin, margin)
-        return ops.pad(inputs, margins)
-
     def _along_channels(self, vector):
         return vector if self.data_format == "channels_last" else ops.reshape(vector, (1, -1, 1, 1))
-
-    @property
-    def _spatial_axes(self):
-        return (1, 2) if self.data_format == "channels_last" else (2, 3)
 
     def get_config(self):
         return {
@@ -319,7 +307,6 @@ class ConvNormAct(QuantizableLayer):
             "padding": self.padding,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "data_format": self.data_format,
         }
 
 

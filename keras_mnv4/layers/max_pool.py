@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_mnv4.layers.conv import PADDINGS
-from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.layers.feature_map import FeatureMapLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
-class MaxPool(QuantizableLayer):
+class MaxPool(FeatureMapLayer):
     """The largest number of each window of a feature map, such as stands behind the stem of a ResNet.
 
     It has no parts to quantise: what it hands on was rounded before.
@@ -33,7 +33,7 @@ class MaxPool(QuantizableLayer):
     quantizable_parts = ()
 
     def __init__(self, pool_size=3, strides=2, *, padding="same", data_format=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         if pool_size < 1 or pool_size % 2 == 0:
             raise ValueError(f"`pool_size` must be a positive odd number. Received: pool_size={pool_size}")
         if padding not in PADDINGS:
@@ -41,15 +41,11 @@ class MaxPool(QuantizableLayer):
         self.pool_size = pool_size
         self.strides = strides
         self.padding = padding
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
     def call(self, inputs, training=False):
         padding = "same"
         if self.padding == "symmetric":
-            margins = [(0, 0)] * 4
-            for axis in self._spatial_axes:
-                margins[axis] = (self.pool_size // 2, self.pool_size // 2)
-            inputs, padding = ops.pad(inputs, margins), "valid"
+            inputs, padding = self._pad(inputs, self.pool_size // 2), "valid"
         return ops.max_pool(inputs, self.pool_size, self.strides, padding, data_format=self.data_format)
 
     def compute_output_shape(self, input_shape):
@@ -58,15 +54,10 @@ class MaxPool(QuantizableLayer):
             shape[axis] = None if shape[axis] is None else -(-shape[axis] // self.strides)
         return tuple(shape)
 
-    @property
-    def _spatial_axes(self):
-        return (1, 2) if self.data_format == "channels_last" else (2, 3)
-
     def get_config(self):
         return {
             **super().get_config(),
             "pool_size": self.pool_size,
             "strides": self.strides,
             "padding": self.padding,
-            "data_format": self.data_format,
         }

@@ -3,12 +3,12 @@
 import keras
 
 from keras_mnv4.layers.conv import check_strides
+from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
-from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantizable import join_parts
 
 
-class ResidualChain(QuantizableLayer):
+class ResidualChain(FeatureMapLayer):
     """Applies a subclass's layers in order, and adds the input where the shapes allow.
 
     A subclass sets its own arguments in `__init__`, then implements `make_chain`, and `make_shortcut` if its sum is to
@@ -45,7 +45,7 @@ class ResidualChain(QuantizableLayer):
         data_format=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         check_strides(strides)
         self.filters = filters
         self.strides = strides
@@ -55,8 +55,6 @@ class ResidualChain(QuantizableLayer):
         self.norm_momentum = norm_momentum
         self.norm_epsilon = norm_epsilon
         self.drop_path_rate = drop_path_rate
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
-        self.channel_axis = -1 if self.data_format == "channels_last" else 1
 
     def make_chain(self, in_channels):
         """The layers, in order; convolutions as `ConvNormAct` layers made with `self.conv_arguments(part)`."""
@@ -164,5 +162,4 @@ class ResidualChain(QuantizableLayer):
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
             "drop_path_rate": self.drop_path_rate,
-            "data_format": self.data_format,
         }

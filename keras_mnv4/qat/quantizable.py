@@ -91,10 +91,18 @@ class QuantizableLayer(keras.layers.Layer):
         received = f"parts {', '.join(map(repr, given))}" if is_dictionary else repr(given)
         raise ValueError(f"`quantization` of `{self.name}` must be {wanted}. Received: {received}")
 
-    def make_output_quantizer(self, part, name="output_quantizer"):
-        """A `FakeQuantize` for what `part` gives out, or None if that stays in float."""
+    def make_output_quantizer(self, part, name="output_quantizer", axis=None):
+        """A `FakeQuantize` for what `part` gives out, or None if that stays in float.
+
+        Args:
+            part: the part.
+            name: name of the `FakeQuantize`.
+            axis: the channels' axis; None for that of the layer.
+        """
         how = self.part_quantization(part)
-        return None if how is None or how.outputs is None else FakeQuantize(how.outputs, self.channel_axis, name=name)
+        if how is None or how.outputs is None:
+            return None
+        return FakeQuantize(how.outputs, self.channel_axis if axis is None else axis, name=name)
 
     def get_config(self):
         quantization = keras.saving.serialize_keras_object(self.quantization)
