@@ -24,6 +24,7 @@ from keras_mnv4 import applications
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.export.prepare import example_pictures
+from keras_mnv4.export.runtime import make_interpreter
 
 ROUNDS = 100
 TIMM = pathlib.Path(__file__).with_name("export_timm.py")
@@ -49,14 +50,14 @@ def make_files(network, folder, timm=None, size=224):
 
 def interleaved_medians(paths):
     """Median milliseconds of the processor for one run of each file, taking turns so that drift hits all alike."""
-    models = [export.LiteRTModel(path, num_threads=1) for path in paths]
-    times = np.empty((ROUNDS, len(models)))
-    for model in models:
-        model.run_once()
+    interpreters = [make_interpreter(path, num_threads=1) for path in paths]
+    times = np.empty((ROUNDS, len(interpreters)))
+    for interpreter in interpreters:
+        interpreter.invoke()
     for round_times in times:
-        for index, model in enumerate(models):
+        for index, interpreter in enumerate(interpreters):
             start = time.process_time()
-            model.run_once()
+            interpreter.invoke()
             round_times[index] = 1e3 * (time.process_time() - start)
     return np.median(times, axis=0)
 

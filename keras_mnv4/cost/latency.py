@@ -104,8 +104,9 @@ def measure_latency(source, num_threads=1, runs=50):
     >>> measure_latency("vision.tflite").median < 100
     True
     """
-    content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
-    return _time(_interpreter(content, num_threads), runs)
+    from keras_mnv4.export.runtime import make_interpreter
+
+    return _time(make_interpreter(source, num_threads), runs)
 
 
 def measure_operators(source, num_threads=1, runs=20):
@@ -130,32 +131,25 @@ def measure_operators(source, num_threads=1, runs=20):
 
     >>> print(measure_operators("vision.tflite"))
     """
+    from keras_mnv4.export.runtime import make_interpreter
     from keras_mnv4.export.tflite_file import cut_operator
     from keras_mnv4.export.tflite_file import read_tflite
 
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
     file = read_tflite(content)
-    whole = _interpreter(content, num_threads)
+    whole = make_interpreter(content, num_threads)
     delegated = _delegated(file, whole)
     operators = tuple(
         OperatorLatency(
             operator.index,
             operator.kind,
             operator.outputs[0].name,
-            _time(_interpreter(cut_operator(content, operator.index), num_threads), runs),
+            _time(make_interpreter(cut_operator(content, operator.index), num_threads), runs),
             operator.index in delegated,
         )
         for operator in file.operators
     )
     return FileLatency(_time(whole, runs), operators)
-
-
-def _interpreter(content, num_threads):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=num_threads)
-    interpreter.allocate_tensors()
-    return interpreter
 
 
 def _time(interpreter, runs):

@@ -26,6 +26,7 @@ from keras_mnv4.cost.counters import quantize
 from keras_mnv4.cost.formats import INT8
 from keras_mnv4.cost.formats import Format
 from keras_mnv4.cost.profile import Profile
+from keras_mnv4.layers.attention import DOWN_KERNEL
 from keras_mnv4.layers.inverted_bottleneck import bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import fused_bottleneck_convolutions
 from keras_mnv4.layers.inverted_bottleneck import round_channels
@@ -265,7 +266,6 @@ class _AttentionSpec:
     """What counters need to know of a `SpatialAttention`."""
 
     query_strides = 1
-    down_kernel = 3
 
     def __init__(self, block, layer_scale, part_quantization):
         self.num_heads = block.heads
@@ -277,7 +277,7 @@ class _AttentionSpec:
         self.value = self._project("value", block.key_dim)
         self.output_projection = self._project("output", block.filters, layer_scale)
         self.key_down, self.value_down = (
-            ConvSpec(None, self.down_kernel, block.kv_stride, depthwise=True, quantization=part_quantization(name))
+            ConvSpec(None, DOWN_KERNEL, block.kv_stride, depthwise=True, quantization=part_quantization(name))
             for name in ("key_down", "value_down")
         )
 

@@ -24,11 +24,7 @@ class LiteRTModel:
     """
 
     def __init__(self, source, num_threads=None):
-        from ai_edge_litert.interpreter import Interpreter
-
-        content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
-        self._interpreter = Interpreter(model_content=content, num_threads=num_threads or os.cpu_count())
-        self._interpreter.allocate_tensors()
+        self._interpreter = make_interpreter(source, num_threads or os.cpu_count())
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
 
@@ -67,11 +63,22 @@ class LiteRTModel:
         scale, zero_point = self.input["quantization"]
         return np.clip(np.round(inputs / scale) + zero_point, info.min, info.max).astype(dtype)
 
-    def run_once(self):
-        """One run on whatever the input holds: for timing."""
-        self._interpreter.invoke()
-
     def _run(self, codes):
         self._interpreter.set_tensor(self.input["index"], codes[None])
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self.output["index"])[0]
+
+
+def make_interpreter(source, num_threads):
+    """LiteRT's own interpreter of a TFLite file, ready for `invoke`.
+
+    Args:
+        source: path of the file, or its bytes.
+        num_threads: threads to use.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+    interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    interpreter.allocate_tensors()
+    return interpreter

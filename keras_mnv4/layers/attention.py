@@ -9,6 +9,7 @@ from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.residual import ResidualChain
 from keras_mnv4.qat.quantizable import ITSELF
 
+DOWN_KERNEL = 3  # kernel size of the convolutions that make the map of keys or values smaller
 PRODUCTS = ("logits", "softmax", "context")  # the parts of attention that have no weights
 
 
@@ -34,7 +35,6 @@ class SpatialAttention(FeatureMapLayer):
         query_strides: the queries are averaged over squares of this side, and the result is scaled up again.
         kv_strides: step of the depthwise convolutions, one for keys and one for values, that make their map smaller; 1
             for none.
-        kv_kernel: kernel size of those.
         layer_scale: start value of a learned factor for each output channel, None for none.
         padding: `"same"` or `"symmetric"`, as for `ConvNormAct`.
         norm_momentum: momentum of every batch normalisation.
@@ -62,7 +62,6 @@ class SpatialAttention(FeatureMapLayer):
         kv_heads=1,
         query_strides=1,
         kv_strides=1,
-        kv_kernel=3,
         layer_scale=None,
         padding="same",
         norm_momentum=0.9,
@@ -79,7 +78,6 @@ class SpatialAttention(FeatureMapLayer):
         self.kv_heads = kv_heads
         self.query_strides = query_strides
         self.kv_strides = kv_strides
-        self.kv_kernel = kv_kernel
         self.layer_scale = layer_scale
         self.padding = padding
         self.norm_momentum = norm_momentum
@@ -217,7 +215,7 @@ class SpatialAttention(FeatureMapLayer):
 
     def _down(self, name):
         return ConvNormAct(
-            kernel_size=self.kv_kernel,
+            kernel_size=DOWN_KERNEL,
             strides=self.kv_strides,
             depthwise=True,
             padding=self.padding,
@@ -247,7 +245,6 @@ class SpatialAttention(FeatureMapLayer):
             "kv_heads": self.kv_heads,
             "query_strides": self.query_strides,
             "kv_strides": self.kv_strides,
-            "kv_kernel": self.kv_kernel,
             "layer_scale": self.layer_scale,
             "padding": self.padding,
             "norm_momentum": self.norm_momentum,
