@@ -2,7 +2,7 @@
 
 `python benchmarks/roofline.py` exports the family and its baselines as int8 files, times them on one thread, taking
 turns, and prints Spearman's rank correlation of latency with MACs alone, with the roofline of each of the paper's
-targets, and with that of the ridge point which ranks best. Against the paper's table 6 nothing is timed.
+devices, and with that of the ridge point which ranks best. Against the paper's table 6 nothing is timed.
 """
 
 import argparse
@@ -51,9 +51,9 @@ def build(name, size):
 def correlations(profiles, latencies):
     """Rank correlations by the name of what ranks."""
     found = {"MACs": cost.rank_correlation([each.macs for each in profiles], latencies)}
-    for target in cost.TARGETS:
-        times = [cost.roofline(each, target).time for each in profiles]
-        found[f"roofline of {target}"] = cost.rank_correlation(times, latencies)
+    for device in cost.RIDGE_POINTS:
+        times = [cost.roofline(each, device).time for each in profiles]
+        found[f"roofline of {device}"] = cost.rank_correlation(times, latencies)
     best, found["best roofline"] = cost.fit_ridge_point(profiles, latencies)
     return found, best
 
@@ -75,9 +75,9 @@ def main():
     parser.add_argument("--models", nargs="*", default=list(SIZES), choices=SIZES, metavar="NAME")
     arguments = parser.parse_args()
     paper = {name: cost.TableProfiler().profile(ARCHITECTURES[name]) for name in PAPER}
-    for target in cost.TARGETS:
-        names = [name for name in PAPER if target in PAPER[name]]
-        show(f"paper, {target}", names, [paper[name] for name in names], [PAPER[name][target] for name in names])
+    for device in cost.RIDGE_POINTS:
+        names = [name for name in PAPER if device in PAPER[name]]
+        show(f"paper, {device}", names, [paper[name] for name in names], [PAPER[name][device] for name in names])
     profiles, paths = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:

@@ -63,7 +63,7 @@ MEANS = {
 }
 # Nothing to run: exceptions, what functions give, and values; pages of the reference have their examples.
 WITHOUT = {
-    *("applications.CHECKPOINTS", "cost.ENERGIES", "cost.PRICES", "cost.ROLES", "cost.TARGETS"),
+    *("applications.CHECKPOINTS", "cost.ENERGIES", "cost.PRICES", "cost.RIDGE_POINTS", "cost.ROLES"),
     *("datafree.PAPER", "datafree.RELATIVE"),
     *("distillation.D1", "distillation.D2", "distillation.D3", "qat.RANGE_NAMES"),
     *("export.Agreement", "export.EdgeTPUReport", "export.ExportError", "export.ExportReport", "export.Finding"),

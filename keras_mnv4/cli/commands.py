@@ -153,15 +153,15 @@ def cost(arguments):
     if arguments.out is not None:
         found.save(arguments.out, prices, arguments.overwrite)
     ace_v2, elementwise = found.ace_v2(prices), found.elementwise_share(prices)
-    waiting = {target: costs.roofline(found, target).memory_bound_share for target in costs.TARGETS}
+    waiting = {device: costs.roofline(found, device).memory_bound_share for device in costs.RIDGE_POINTS}
     text = (
         f"{found.table(prices)}\n"
         f"{found.parameters:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights, {found.macs:,} MACs; ACE "
         f"{found.ace():.3g}, ACEv2 {ace_v2:.3g}, of it elementwise {elementwise:.0%}; {found.energy() / 1e6:.3g} µJ at "
         "45 nm"
     )
-    for target, share in waiting.items():
-        text += f"\nin 8 bits on a {target}: {share:.0%} of the time waits for memory"
+    for device, share in waiting.items():
+        text += f"\nin 8 bits on a {device}: {share:.0%} of the time waits for memory"
     facts = {
         "parameters": found.parameters,
         "weight_bytes": found.weight_bytes,

@@ -18,7 +18,7 @@ from keras_mnv4.cost.prices import PriceTable
 from keras_mnv4.cost.profile import Profile
 from keras_mnv4.cost.profile import profile
 from keras_mnv4.cost.records import ROLES
-from keras_mnv4.cost.roofline import TARGETS
+from keras_mnv4.cost.roofline import RIDGE_POINTS
 from keras_mnv4.cost.roofline import Roofline
 from keras_mnv4.cost.roofline import fit_ridge_point
 from keras_mnv4.cost.roofline import rank_correlation
@@ -34,8 +34,8 @@ from keras_mnv4.cost.table_profiler import TableProfiler
 __all__ = [
     "ENERGIES",
     "PRICES",
+    "RIDGE_POINTS",
     "ROLES",
-    "TARGETS",
     "Arithmetic",
     "FileLatency",
     "Format",

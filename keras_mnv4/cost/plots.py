@@ -3,8 +3,7 @@
 import numpy as np
 
 from keras_mnv4.cost.pareto import pareto_front
-from keras_mnv4.cost.profile import Profile
-from keras_mnv4.cost.profile import profile
+from keras_mnv4.cost.profile import profile_of
 from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.roofline import SWEEP
 from keras_mnv4.cost.roofline import on_fronts
@@ -81,7 +80,7 @@ def plot_layers(model, prices="energy45", axes=None):
 
     >>> plot_layers(quantized).figure.savefig("layers.png")
     """
-    costs = _profile(model)
+    costs = profile_of(model)
     axes = axes or _new_axes(height=2 + 0.16 * len(costs.layers))
     rows = [row for row in costs.rows(prices) if row["ace_v2"]][::-1]
     elementwise = np.array([row["ace_v2_elementwise"] for row in rows])
@@ -112,7 +111,7 @@ def plot_roles(models, names=None, prices="energy45", axes=None):
 
     >>> plot_roles([model, quantized], names=["float", "w8a8"]).figure.savefig("roles.png")
     """
-    profiles = [_profile(model) for model in models]
+    profiles = [profile_of(model) for model in models]
     names = names or [each.name for each in profiles]
     axes = axes or _new_axes()
     shares = [each.by_role(prices) for each in profiles]
@@ -144,7 +143,7 @@ def plot_roofline(models, names=None, ridge_points=SWEEP, axes=None):
 
     >>> plot_roofline([small, large]).figure.savefig("roofline.png")
     """
-    profiles = [_profile(model) for model in models]
+    profiles = [profile_of(model) for model in models]
     times = sweep(profiles, ridge_points)
     axes = axes or _new_axes()
     for name, row in zip(names or [each.name for each in profiles], times / times.min(0), strict=True):
@@ -177,7 +176,7 @@ def plot_universal(models, qualities, names=None, ridge_points=SWEEP, axes=None)
 
     >>> plot_universal([small, large], [73.8, 82.9]).figure.savefig("universal.png")
     """
-    profiles = [_profile(model) for model in models]
+    profiles = [profile_of(model) for model in models]
     names = names or [each.name for each in profiles]
     axes = axes or _new_axes(height=1.5 + 0.4 * len(profiles))
     for name, is_on in zip(names, on_fronts(profiles, qualities, ridge_points), strict=True):
@@ -187,10 +186,6 @@ def plot_universal(models, qualities, names=None, ridge_points=SWEEP, axes=None)
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(left=-0.2)
     return axes
-
-
-def _profile(model):
-    return model if isinstance(model, Profile) else profile(model)
 
 
 def _new_axes(height=4.8):

@@ -62,6 +62,15 @@ def profile(model, input_shape=None, arithmetic=None):
     return Profile(model.name, tuple(cost for row in walk.rows for cost in row.costs()))
 
 
+def profile_of(model):
+    """The `Profile` of a Keras model; a `Profile` as it is.
+
+    Args:
+        model: a Keras model, as for `profile`, or a `Profile`.
+    """
+    return model if isinstance(model, Profile) else profile(model)
+
+
 def _input_values(model, input_shape, arithmetic):
     inputs = keras.tree.flatten(model.inputs)
     shapes = [each.shape[1:] for each in inputs]

@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 
 from keras_mnv4.cost.pareto import pareto_front
-from keras_mnv4.cost.profile import Profile
-from keras_mnv4.cost.profile import profile
+from keras_mnv4.cost.profile import profile_of
 
-# Ridge points that the paper fitted to measured latencies (table 16), in MACs a byte.
-TARGETS = {
+# By device, as the paper fitted them to measured latencies (table 16), in MACs a byte.
+RIDGE_POINTS = {
     "pixel_6_cpu": 31.2,
     "galaxy_s23_cpu": 39.7,
     "pixel_4_dsp": 347.3,
@@ -85,9 +84,9 @@ def roofline(model, ridge_point, bytes_per_number=1.0):
 
     Args:
         model: a Keras model, or a `Profile`.
-        ridge_point: MACs that the hardware does in the time that it moves a byte, or one of `TARGETS`. 0 stands for
-            MACs alone, with memory for nothing.
-        bytes_per_number: 1, for networks in 8 bits, which the targets were fitted to; None for the formats that the
+        ridge_point: MACs that the hardware does in the time that it moves a byte, or a device of `RIDGE_POINTS`. 0
+            stands for MACs alone, with memory for nothing.
+        bytes_per_number: 1, for networks in 8 bits, which `RIDGE_POINTS` were fitted to; None for the formats that the
             model is in.
 
     Returns:
@@ -102,12 +101,14 @@ def roofline(model, ridge_point, bytes_per_number=1.0):
     True
     """
     if isinstance(ridge_point, str):
-        if ridge_point not in TARGETS:
-            raise ValueError(f"`ridge_point` must be a number or one of {sorted(TARGETS)}. Received: {ridge_point!r}")
-        ridge_point = TARGETS[ridge_point]
+        if ridge_point not in RIDGE_POINTS:
+            raise ValueError(
+                f"`ridge_point` must be a number or one of {sorted(RIDGE_POINTS)}. Received: {ridge_point!r}"
+            )
+        ridge_point = RIDGE_POINTS[ridge_point]
     if ridge_point < 0:
         raise ValueError(f"`ridge_point` must not be negative. Received: {ridge_point}")
-    costs = model if isinstance(model, Profile) else profile(model)
+    costs = profile_of(model)
     times = []
     for layer in costs.layers:
         moved = layer.bits_moved / 8 if bytes_per_number is None else layer.numbers_moved * bytes_per_number
@@ -133,7 +134,7 @@ def sweep(models, ridge_points=SWEEP, bytes_per_number=1.0):
     >>> sweep([small, large]).shape
     (2, 29)
     """
-    profiles = [model if isinstance(model, Profile) else profile(model) for model in models]
+    profiles = [profile_of(model) for model in models]
     return np.array([[roofline(each, point, bytes_per_number).time for point in ridge_points] for each in profiles])
 
 

@@ -38,11 +38,11 @@ def test_bytes_are_those_of_the_formats_if_asked():
     assert cost.roofline(integer, 500, bytes_per_number=None).time == 1000 / 2 + 4 * 10 + 100 + 10
 
 
-@pytest.mark.parametrize("target", ["pixel_6_cpu", "galaxy_s23_cpu", "pixel_8_edgetpu"])
-def test_the_family_is_ranked_as_the_paper_measured(target):
+@pytest.mark.parametrize("device", ["pixel_6_cpu", "galaxy_s23_cpu", "pixel_8_edgetpu"])
+def test_the_family_is_ranked_as_the_paper_measured(device):
     profiles = {name: cost.TableProfiler().profile(ARCHITECTURES[name]) for name in PAPER}
-    times = [cost.roofline(profiles[name], target).time for name in PAPER]
-    assert cost.rank_correlation(times, [PAPER[name][target] for name in PAPER]) >= 0.9
+    times = [cost.roofline(profiles[name], device).time for name in PAPER]
+    assert cost.rank_correlation(times, [PAPER[name][device] for name in PAPER]) >= 0.9
 
 
 def test_wrong_ridge_points_are_refused():
