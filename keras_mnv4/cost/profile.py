@@ -224,11 +224,11 @@ class Profile:
         quantised counts as bfloat16.
 
         Args:
-            kind: `"linear"`, products by the width of the multiplier of 4, 8 or 16 bits that they need; `"quadratic"`,
-                products by both widths; `"memory"`, kernels by their width.
+            kind: `"linear"`, products by the width of the multiplier of 4, 8 or 16 bits that they need, or by the wider
+                of both widths above 16; `"quadratic"`, products by both widths; `"memory"`, kernels by their width.
         """
         costs = {
-            "linear": lambda i, j: next(width for width in AQT_WIDTHS if max(i, j) <= width),
+            "linear": lambda i, j: next((width for width in AQT_WIDTHS if max(i, j) <= width), max(i, j)),
             "quadratic": lambda i, j: i * j,
         }
         if kind == "memory":

@@ -36,7 +36,8 @@ class StochasticDepth(keras.layers.Layer):
         if not training or self.rate == 0:
             return inputs
         shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
-        kept = keras.random.uniform(shape, dtype=inputs.dtype, seed=self.seed_generator) >= self.rate
+        # In float32: of half precision numbers there are too few for small rates.
+        kept = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
         return inputs * ops.cast(kept, inputs.dtype) / (1.0 - self.rate)
 
     def compute_output_shape(self, input_shape):

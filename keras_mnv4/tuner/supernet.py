@@ -1,5 +1,6 @@
 """`SuperNet`: all networks of a search space in one model, with the weights that they share."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -15,6 +16,7 @@ from keras_mnv4.applications.network import Style
 from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.network import resolve_definition
 from keras_mnv4.applications.preprocessing import BYTES
+from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.batches import batches_of
 from keras_mnv4.layers import Classifier
 from keras_mnv4.tuner.gates import Gates
@@ -52,7 +54,8 @@ class SuperNet(keras.Model):
         classifier_activation: activation of the classifier, None for logits.
         dropout_rate: rate of the dropout before the classifier.
         definition: as for `keras_mnv4.applications.build_network`.
-        include_preprocessing: whether pictures are bytes, which the network scales.
+        include_preprocessing: whether pictures are bytes, which the network scales; a
+            `keras_mnv4.applications.Preprocessing` says how.
         **kwargs: those of `keras.Model`.
 
     Raises:
@@ -103,7 +106,8 @@ class SuperNet(keras.Model):
         self.gates = self.add_weight(
             name="gates", shape=(self.coder.size,), trainable=False, initializer=_constant(self.coder.of(space.largest))
         )
-        self.preprocessing = BYTES.make_layer(name="preprocessing") if include_preprocessing else None
+        scaling = include_preprocessing if isinstance(include_preprocessing, Preprocessing) else BYTES
+        self.preprocessing = scaling.make_layer(name="preprocessing") if include_preprocessing else None
         channels = channels_along(space, self.picture_shape[0 if is_first else -1])
         self.places = [
             SharedPlace(row, path, space, *channels[index : index + 2], self.style, name=path, dtype=self.dtype_policy)
@@ -175,13 +179,14 @@ class SuperNet(keras.Model):
         statistics = [each for norm in norms for each in (norm.moving_mean, norm.moving_variance)]
         shares = [1.0 - norm.momentum for norm in norms for _ in range(2)]  # that one batch adds
         sums, count, observer = [0.0] * len(statistics), 0, self._find_observer()
-        for pictures, _ in batches_of(data, batch_size, is_mixed=True):
-            for statistic in statistics:
-                statistic.assign(ops.zeros(statistic.shape))
-            observer.predict_on_batch(pictures)
-            of_batch = [ops.convert_to_numpy(statistic) for statistic in statistics]
-            sums = [total + len(pictures) * each for total, each in zip(sums, of_batch, strict=True)]
-            count += len(pictures)
+        with _trainable(norms):  # frozen ones would see nothing
+            for pictures, _ in batches_of(data, batch_size, is_mixed=True):
+                for statistic in statistics:
+                    statistic.assign(ops.zeros(statistic.shape))
+                observer.predict_on_batch(pictures)
+                of_batch = [ops.convert_to_numpy(statistic) for statistic in statistics]
+                sums = [total + len(pictures) * each for total, each in zip(sums, of_batch, strict=True)]
+                count += len(pictures)
         if not count:
             raise ValueError("`data` must hold a batch at least.")
         for statistic, total, share in zip(statistics, sums, shares, strict=True):
@@ -233,23 +238,25 @@ class SuperNet(keras.Model):
         return self._get_observer()
 
     def get_config(self):
-        definition = self.arguments["definition"]
-        if dataclasses.is_dataclass(definition):
-            definition = dataclasses.asdict(definition)
+        arguments = {
+            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            for name, value in self.arguments.items()
+        }
         return {
             "space": self.space.to_json(),
             "input_shape": list(self.picture_shape),
-            **self.arguments,
-            "definition": definition,
+            **arguments,
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
         }
 
     @classmethod
     def from_config(cls, config):
-        definition = config["definition"]
-        definition = Definition(**definition) if isinstance(definition, dict) else definition
-        return cls(**{**config, "space": SearchSpace.from_json(config["space"]), "definition": definition})
+        config = {**config, "space": SearchSpace.from_json(config["space"])}
+        for name, kind in (("definition", Definition), ("include_preprocessing", Preprocessing)):
+            if isinstance(config[name], dict):
+                config[name] = kind(**config[name])
+        return cls(**config)
 
 
 class SharedPlace(layers.Layer):
@@ -307,6 +314,19 @@ class Observer(keras.Model):
 
     def call(self, inputs, training=False):
         return self.supernet(inputs, training=True)
+
+
+@contextlib.contextmanager
+def _trainable(several):
+    """While it lasts, these layers are trainable."""
+    frozen = [layer for layer in several if not layer.trainable]
+    try:
+        for layer in frozen:
+            layer.trainable = True
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = False
 
 
 def _copy_weights(source, target):

@@ -48,6 +48,12 @@ def test_resnet50_costs_what_aqt_says():
     assert costs.aqt_cost("memory") == 16 * 25_502_912
 
 
+def test_numbers_wider_than_any_multiplier_cost_their_width():
+    pictures = keras.Input((8, 8, 3), dtype="int32")
+    costs = cost.profile(keras.Model(pictures, layers.Conv2D(4, 3)(pictures)))
+    assert costs.aqt_cost("linear") == 32 * costs.macs == 32 * 6 * 6 * 4 * 27
+
+
 @pytest.mark.parametrize(
     ("policy", "ratios"),
     [

@@ -98,6 +98,12 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(ones, training=False)), ones)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_small_rates_of_stochastic_depth_are_kept_in_half_precision(dtype):
+    outputs = StochasticDepth(0.002, seed=1, dtype=dtype)(ops.ones((200_000, 1), dtype), training=True)
+    assert np.mean(ops.convert_to_numpy(ops.cast(outputs, "float32")) == 0) == pytest.approx(0.002, rel=0.25)
+
+
 def test_drop_path_leaves_out_the_branch_in_training_only():
     block = UniversalInvertedBottleneck(8, 2, 3, drop_path_rate=0.9)
     pictures = np.random.default_rng(0).normal(size=(64, 4, 4, 8)).astype("float32")

@@ -16,6 +16,7 @@ from keras_mnv4.applications import UIB
 from keras_mnv4.applications import Architecture
 from keras_mnv4.applications import Conv
 from keras_mnv4.applications import FusedIB
+from keras_mnv4.applications import Preprocessing
 from keras_mnv4.applications import choice
 from keras_mnv4.applications.network import Definition
 from keras_mnv4.layers import ConvNormAct
@@ -163,6 +164,30 @@ def test_statistics_are_taken_anew():
         np.testing.assert_allclose(ops.convert_to_numpy(stem.norm.moving_variance), variance, rtol=1e-4)
     with pytest.raises(ValueError, match="a batch"):
         supernet.recalibrate(candidate, photos[:0])
+
+
+@pytest.mark.once
+def test_frozen_supernets_are_scored_as_others():
+    supernet, candidate = random_supernet(TINY), TINY.largest
+    photos, labels = pictures(8, 32), np.arange(8) % 5
+    supernet.trainable = False
+    found = supernet.score(candidate, (photos, labels), photos)
+    assert not supernet.trainable_variables
+    supernet.trainable = True
+    supernet._get_observer = None  # traced anew
+    assert supernet.score(candidate, (photos, labels), photos) == pytest.approx(found, rel=1e-5)
+
+
+@pytest.mark.once
+def test_preprocessing_of_its_own_is_that_of_extracted_networks(tmp_path):
+    supernet = SuperNet(TINY, classes=5, include_preprocessing=Preprocessing(mean=(0,) * 3, std=(255.0,) * 3))
+    supernet.save(tmp_path / "supernet.keras")
+    again = keras.models.load_model(tmp_path / "supernet.keras")
+    photos = pictures(2, 32)
+    for each in (supernet, again):
+        np.testing.assert_allclose(ops.convert_to_numpy(each.preprocessing(photos)), photos / 255, rtol=1e-5)
+        scaled = each.extract(TINY.largest).get_layer("preprocessing")(photos)
+        np.testing.assert_allclose(ops.convert_to_numpy(scaled), photos / 255, rtol=1e-5)
 
 
 def test_scores_of_a_tf_data_set():
