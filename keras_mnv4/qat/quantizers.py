@@ -227,8 +227,10 @@ class LearnedRangeQuantizer(_RangeQuantizer):
         per_axis: one range for each index of the last axis, instead of one for the tensor.
         symmetric: centre the range on zero; then only the distance of its ends is learned.
         narrow_range: leave out the lowest code.
-        gradient_scale: multiply the range's gradient by `1 / sqrt(n * (2**(num_bits - 1) - 1))`, n the number of values
-            that share a range, so that a range moves by about as large a share of itself as weights do.
+        gradient_scale: scale the gradient of the range so that its step, the range over the number of steps in it,
+            moves as in the paper, whose gradient has the factor `1 / sqrt(n * q)`: n values share a range, and q is the
+            largest code. The step then moves by about as large a share of itself as weights do. Optimizers such as
+            Adam, which scale gradients themselves, take no notice.
 
     Example:
 
@@ -262,10 +264,16 @@ class LearnedRangeQuantizer(_RangeQuantizer):
         return low_over_high * high if self.symmetric else with_gradient_of(low, ops.minimum(low, 0.0)), high
 
     def _scale_gradient(self, end, inputs):
-        """`end`, whose gradient is scaled on the way back."""
+        """`end`, whose gradient is scaled on the way back.
+
+        A step moves the range by as many times itself as there are steps, and so much larger is its gradient; each end
+        has half of either.
+        """
         sides = ops.shape(inputs)[:-1] if self.per_axis else ops.shape(inputs)
         count = math.prod(ops.cast(side, "float32") for side in sides)
-        return with_gradient_of(end * ops.rsqrt(count * (2.0 ** (self.num_bits - 1) - 1.0)), end)
+        steps = _steps(self.num_bits, self.narrow_range)
+        largest_code = steps // 2 if self.symmetric else steps
+        return with_gradient_of(end * ops.rsqrt(count * largest_code) * (steps**2 / 2), end)
 
     def _pull_of_rounding(self, inputs, outputs, low, high):
         """Zero, with the gradient that the rounding errors of the values inside the range give its width."""

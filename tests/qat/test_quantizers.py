@@ -169,11 +169,30 @@ def test_learned_ranges_are_pulled_by_what_they_cut_off_and_by_rounding(gradient
         return ops.sum(upstream * quantizer(inputs, True, {"min_var": low, "max_var": high}))
 
     of_rounding = (1.0 * (0.0 - 0.4) + 2.0 * (2.0 - 1.6)) / 3
-    scale = 1 / np.sqrt(4 * 1) if gradient_scale else 1.0
+    scale = 3**2 / 2 / np.sqrt(4 * 3) if gradient_scale else 1.0
     low, high = gradients(total, np.float32(0.0), np.float32(3.0))
     np.testing.assert_allclose([low, high], scale * np.array([4.0 - of_rounding, 3.0 + of_rounding]), rtol=1e-5)
     outputs = quantizer(inputs, True, {"min_var": np.float32(0.0), "max_var": np.float32(3.0)})
     np.testing.assert_array_equal(np.array(outputs), [0.0, 2.0, 3.0, 0.0])
+
+
+@pytest.mark.parametrize("num_bits", [2, 4, 8])
+def test_learned_ranges_move_as_learned_steps(num_bits):
+    """A step of gradient descent on the range, and one on the step as arXiv 1902.08153 has it, in NumPy."""
+    random = np.random.default_rng(0)
+    inputs, upstream = random.normal(size=(2, 64)).astype("float32")
+    largest = 2 ** (num_bits - 1) - 1
+    step = 1.5 / largest
+    quantizer = qat.LearnedRangeQuantizer(num_bits, symmetric=True, narrow_range=True)
+
+    def total(low, high):
+        return ops.sum(upstream * quantizer(inputs, True, {"min_var": low, "max_var": high}))
+
+    low, high = gradients(total, np.float32(-1.5), np.float32(1.5))
+    codes = inputs / step
+    of_step = np.where(np.abs(codes) < largest, np.rint(codes) - codes, np.sign(codes) * largest)
+    expected = np.sum(upstream * of_step) / np.sqrt(64 * largest)
+    assert (high - low) / 2 / largest == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize(("per_axis", "symmetric"), [(True, True), (False, False)])
