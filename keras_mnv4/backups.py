@@ -84,7 +84,7 @@ def epochs_in(backup_dir):
 
 
 def training_plan(model, data, epochs):
-    """What a plan says of a training, how it is done aside: the network's shape, the pictures, the epochs.
+    """What a plan says of a training: the network's shape, the pictures, the epochs; not how it is done.
 
     Example:
 

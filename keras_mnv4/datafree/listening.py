@@ -31,13 +31,13 @@ def normalizations_of(model):
 
 
 @contextlib.contextmanager
-def listening(normalisations):
+def listening(normalizations):
     """Notes what normalisations get for input, for as long as it lasts.
 
     Keras has no hooks for that: each layer's `call` is wrapped, and is itself again at the end.
 
     Args:
-        normalisations: list of layers.
+        normalizations: list of layers.
 
     Yields:
         List that grows by a pair, layer and input, with every call of one of them.
@@ -62,10 +62,10 @@ def listening(normalisations):
 
     # An instance's own attribute hides the method of its class. Keras's `__setattr__` would refuse layers that are
     # built, and track what is set.
-    for layer in normalisations:
+    for layer in normalizations:
         object.__setattr__(layer, "call", wrap(layer))
     try:
         yield heard
     finally:
-        for layer in normalisations:
+        for layer in normalizations:
             object.__delattr__(layer, "call")

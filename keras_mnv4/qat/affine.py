@@ -37,7 +37,8 @@ def quantized_affine(inputs, factor, shift, channel_axis=-1):
 class ColorRescaling(layers.Rescaling):
     """`keras.layers.Rescaling` with a scale and an offset for each colour, as one integer operator.
 
-    `quantize_model` puts it in the place of preprocessing by mean and deviation of each colour.
+    `quantize_model` puts it in the place of preprocessing that the scale of a file's input cannot say: by mean and
+    deviation of each colour, in negatives, or to a range without zero.
 
     Args:
         scale: a number, or nested lists of one a colour, as for `keras.layers.Rescaling`.

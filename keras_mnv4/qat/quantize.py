@@ -206,7 +206,7 @@ class _Quantization:
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)
         elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
-            if self.rounds_pictures and _is_by_color(layer):
+            if self.rounds_pictures and not _is_input_scale(layer):
                 return ColorRescaling.from_config(config)
             if self.rounds_pictures:
                 config["offset"] = _offset_on_a_byte(layer)
@@ -359,8 +359,13 @@ def _pixel_quantizer(rescaling):
     return FixedQuantizer(num_bits=8, init_min=min(float(low.min()), 0.0), init_max=max(float(high.max()), 0.0))
 
 
-def _is_by_color(rescaling):
-    return np.ndim(rescaling.scale) > 0 or np.ndim(rescaling.offset) > 0
+def _is_input_scale(rescaling):
+    """Whether scale and zero point of an integer file's input can say what `rescaling` makes of bytes.
+
+    They can if it is the same for all colours, rises, and has zero among what it gives out.
+    """
+    scale, offset = rescaling.scale, rescaling.offset
+    return np.ndim(scale) == np.ndim(offset) == 0 and scale > 0 and offset <= 0 <= offset + 255 * scale
 
 
 def _offset_on_a_byte(rescaling):

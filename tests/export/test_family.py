@@ -11,12 +11,14 @@ from keras_mnv4.export.tflite_file import read_tflite
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 SIZE = 96
-SHARE = 0.99  # of the logits
-SHARES = {"MobileNetV4HybridLarge": 0.97}  # short of it at 96 pixels: 98 %
+SHORT = pytest.mark.xfail(
+    raises=AssertionError, strict=True, reason="98 % of its logits are within two steps at 96 pixels"
+)
+NAMES = [pytest.param(name, marks=SHORT if "HybridLarge" in name else ()) for name in mobilenet_v4.ARCHITECTURES]
 
 
 @pytest.mark.parametrize("policy", ["w8a8", "w4a8"])
-@pytest.mark.parametrize("name", mobilenet_v4.ARCHITECTURES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_network_becomes_integers(name, policy, real_photos, tmp_path):
     """Every operator within one step, which `to_litert` checks; 99 % of the logits likewise, hybrids' within two.
 
@@ -29,7 +31,7 @@ def test_every_network_becomes_integers(name, policy, real_photos, tmp_path):
     report = export.to_litert(model, tmp_path / "model.tflite", "cpu", samples=photos)
     agreement = report.agreement
     share = agreement.within_two_steps if "Hybrid" in name else agreement.within_one_step
-    assert share >= SHARES.get(name, SHARE), agreement
+    assert share >= 0.99, agreement
     assert report.parts
 
 

@@ -250,6 +250,21 @@ def test_a_mean_of_each_colour_is_one_operator(photos, tmp_path):
     np.testing.assert_array_equal(app.predict(photos.astype("uint8")), file.predict(photos.astype("uint8")))
 
 
+@pytest.mark.parametrize("target", ["edgetpu", "app"])
+@pytest.mark.parametrize(("scale", "offset"), [(-1 / 255, 1.0), (1 / 255, 0.5), (1 / 255, -1.5)])
+def test_scalings_that_no_scale_of_an_input_can_say_are_in_the_file(scale, offset, target, photos, tmp_path):
+    """Negatives, and ranges without zero: the file still takes the picture's bytes."""
+    scaled = keras.layers.Rescaling(scale, offset)(keras.Input((32, 32, 3)))
+    model = tiny(include_preprocessing=False, input_tensor=scaled)
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, photos)
+    names = ["a", "b", "c"] if target == "app" else None
+    export.to_litert(quantized, tmp_path / "m.tflite", target, samples=photos, class_names=names)
+    found = export.LiteRTModel(tmp_path / "m.tflite").predict(photos.astype("uint8"))
+    assert np.abs(found - quantized.predict(photos, verbose=0)).max() < 2.5 / 256  # two codes
+    assert np.abs(found - model.predict(photos, verbose=0)).max() < 0.05
+
+
 def test_a_mean_of_half_a_byte_becomes_the_byte_above(photos, tmp_path):
     model = bare_behind("e3600_r256_in1k")
     assert model.get_layer("preprocessing").offset == -1.0
