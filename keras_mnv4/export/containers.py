@@ -12,7 +12,9 @@ from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizers import fake_quantize
 
-HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean", "Reshape")
+HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean", "Reshape")
+NEVER_NEGATIVE = ("Relu", "Relu6", "Sigmoid", "Softmax")
+COMBINING = ("AddV2", "Mul")
 
 
 @contextlib.contextmanager
@@ -140,9 +142,11 @@ class _ActivationContainer:
 
 
 def _is_never_negative(tensor):
-    """Whether a tensor of a TensorFlow graph is a relu, or a mean of what is."""
+    """Whether a tensor of a TensorFlow graph is a relu or a sigmoid, or a mean, product or sum of what is."""
     if not hasattr(tensor, "op") or not tensor.op.inputs:  # outside a graph, or a constant
         return False
-    if tensor.op.type in ("Relu", "Relu6"):
+    if tensor.op.type in NEVER_NEGATIVE:
         return True
+    if tensor.op.type in COMBINING:
+        return all(_is_never_negative(each) for each in tensor.op.inputs)
     return tensor.op.type in HANDING_ON and _is_never_negative(tensor.op.inputs[0])

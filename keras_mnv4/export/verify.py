@@ -1,6 +1,7 @@
 """Holds an exported file against the Keras model that it came from."""
 
 import dataclasses
+import math
 import re
 
 import keras
@@ -21,7 +22,7 @@ MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils on
 # the wrong network would be off by 1.4 times their own spread; those of 4 bits that were not trained are by up to 0.5.
 MAX_ERROR = 0.6
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
-CLIPPING_OP = "MAXIMUM"  # behind an operator of the same layer: its end
+CLIPPING_OPS = ("MAXIMUM", "RELU")  # behind an operator of the same layer: its end
 
 
 class ExportError(RuntimeError):
@@ -208,7 +209,9 @@ def compare_parts(content, model, inputs):
     clipped = {}  # by the index of a tensor, the operator that clips it
     for operator in file.operators:
         before = producers.get(operator.inputs[0].index)
-        if operator.kind == CLIPPING_OP and before is not None and paths[before.index] == paths[operator.index]:
+        while before is not None and before.kind in MOVING_OPS and before.inputs[0].index in producers:
+            before = producers[before.inputs[0].index]
+        if operator.kind in CLIPPING_OPS and before is not None and paths[before.index] == paths[operator.index]:
             clipped[before.outputs[0].index] = operator
 
     def real(tensor):
@@ -225,8 +228,14 @@ def compare_parts(content, model, inputs):
             output = clipped[output.index].outputs[0]
         path = paths[operator.index]
         activations = [tensor for tensor in operator.inputs if tensor is not None and tensor.index in values]
-        expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
-        expected = expected.reshape(np.shape(values[output.index]))
+        try:
+            expected = np.asarray(_compute(model, path, [real(tensor) for tensor in activations]))
+            expected = expected.reshape(np.shape(values[output.index]))
+        except Exception as error:
+            raise ExportError(
+                f"No part of the model is what {operator.kind} of the file computes, which was taken for `{path}`: "
+                f"{error}"
+            ) from error
         steps = np.round(expected / output.scales[0]) + output.zero_points[0] - np.stack(values[output.index])
         agreements.append(
             PartAgreement(path, operator.kind, float(np.mean(steps == 0)), float(np.mean(np.abs(steps) <= 1)))
@@ -265,10 +274,10 @@ def _as_read(tensor, value):
 
     Files have vectors as maps of one pixel, and convolutions that pad by themselves.
     """
-    producer = tensor._keras_history.operation
-    if isinstance(producer, keras.layers.ZeroPadding2D):
+    shape, producer = (len(value), *tensor.shape[1:]), tensor._keras_history.operation
+    if np.size(value) != math.prod(shape) and isinstance(producer, keras.layers.ZeroPadding2D):
         value = producer(_as_read(producer.input, value))
-    return np.reshape(value, (len(value), *tensor.shape[1:]))
+    return np.reshape(value, shape)
 
 
 def float_layers(file, model):

@@ -15,6 +15,7 @@ from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.fusion import is_relu
+from keras_mnv4.qat.fusion import relu_ceiling
 from keras_mnv4.qat.operations import RELUS
 from keras_mnv4.qat.operations import stand_in
 from keras_mnv4.qat.policies import POLICIES
@@ -57,6 +58,7 @@ GRID_KEEPING = (
     # Integer operators round their means to the grid of what they read. A range of its own would be forced on that.
     layers.AveragePooling2D,
 )
+OF_TWO_TENSORS = (layers.Add, layers.Multiply)  # as integer operators; of more, the twin has one for every two
 # Those without kernels, and operations, whose results need rounding: a `FakeQuantize` is put behind each, unless the
 # layer behind it is computed together with it.
 GRID_LEAVING = (
@@ -66,8 +68,6 @@ GRID_LEAVING = (
     layers.Concatenate,
     layers.GlobalAveragePooling2D,
     layers.LeakyReLU,
-    layers.Maximum,
-    layers.Minimum,
     layers.ReLU,
     layers.Softmax,
 )
@@ -91,7 +91,8 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
         model: a Functional `keras.Model`, or a built `keras.Sequential`, of layers of this package and of Keras:
             `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`, `Dense` and `BatchNormalization`, which the twin has inside
             `QuantizeWrapper` layers of the same names where it must; activations, poolings, sums and the like. A
-            separable convolution becomes its two convolutions, `<name>_depthwise` and `<name>`.
+            separable convolution becomes its two convolutions, `<name>_depthwise` and `<name>`; a sum or product of
+            many becomes those of two, `<name>_of_2` and on; relus of the same layer become one.
         policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
             activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
             classifier; `"pikelpn"` (see `pikelpn_policy`); `"aqt_w8a8"`, `"aqt_w4a4"`, `"aqt_w4a4_first_last_8"` (see
@@ -135,6 +136,7 @@ class _Quantization:
         self.input_quantizers = {}
         self.used = [policy.rule_for(INPUT)]
         self.depthwise = {}  # by the name of a separable convolution, the depthwise one before its own
+        self.relus = {}  # by what they read and where they end, for a converter makes one of equal ones
         self.calls = collections.Counter()
 
     def apply(self, model):
@@ -212,7 +214,7 @@ class _Quantization:
                 config["offset"] = _offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
-        elif not (isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)) or _is_across(layer):
+        elif not _is_known(layer):
             self.refuse_kind(layer)
         return type(layer).from_config(config)
 
@@ -226,6 +228,8 @@ class _Quantization:
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         kind = type(layer).__name__ + (f" with activation {activation}" if activation != "linear" else "")
         kind += f" of {layer.groups} groups" if getattr(layer, "groups", 1) != 1 else ""
+        kind += f" up to {layer.max_value}" if getattr(layer, "max_value", None) is not None else ""
+        kind += f" from {layer.threshold}" if getattr(layer, "threshold", 0) else ""
         raise ValueError(
             f"Layer `{layer.name}` ({kind}) cannot be quantised. {way_out}, or leave it in float: put "
             f"`Rule({layer.name!r})` first in the policy."
@@ -268,6 +272,14 @@ class _Quantization:
             )
 
     def call(self, layer, *args, **kwargs):
+        if not is_relu(layer):
+            return self.call_layer(layer, *args, **kwargs)
+        key = (relu_ceiling(layer), id(args[0]))
+        if key not in self.relus:
+            self.relus[key] = self.call_layer(layer, *args, **kwargs)
+        return self.relus[key]
+
+    def call_layer(self, layer, *args, **kwargs):
         if isinstance(layer, AUGMENTATIONS):  # pictures are rounded behind it
             return layer(*args, **kwargs)
         if isinstance(layer, ColorRescaling):
@@ -280,6 +292,9 @@ class _Quantization:
             layer, *args = stand_in(layer, *args) or self.refuse_kind(layer)
         if layer.name in self.depthwise:
             args = (self.depthwise[layer.name](*args),)
+        if isinstance(layer, OF_TWO_TENSORS) and len(args[0]) > 2 and self.quantization(layer.name).outputs is not None:
+            *others, last = args[0]
+            args = ([self.combine(layer, others), last],)
         if isinstance(layer, QuantizeWrapper):
             kwargs = {name: value for name, value in kwargs.items() if value is not None}  # such as `mask`
         how = self.quantization_behind(layer, *args)
@@ -291,6 +306,16 @@ class _Quantization:
             again = ""
         axis = 1 if getattr(layer, "data_format", keras.config.image_data_format()) == "channels_first" else -1
         return FakeQuantize(how.outputs, axis, name=f"{layer.name}_quantizer{again}")(layer(*args, **kwargs))
+
+    def combine(self, layer, tensors):
+        """The sum or product of `tensors`, two by two as integer operators take them, each rounded as `layer` is."""
+        result, *others = tensors
+        for count, other in enumerate(others, 2):
+            name = f"{layer.name}_of_{count}"
+            name += self.count_call(name)
+            result = type(layer)(name=name)([result, other])
+            result = FakeQuantize(self.quantization(layer.name).outputs, name=f"{name}_quantizer")(result)
+        return result
 
     def count_call(self, name):
         """What tells this call of a layer from those before; nothing at the first. Keras numbers layers alike."""
@@ -333,12 +358,14 @@ def _is_plain(layer):
     return isinstance(layer, layers.Activation) and layer.activation in FUSED_ACTIVATIONS
 
 
-def _is_across(layer):
-    """Whether a layer is a softmax along another axis than the last, which no integer operator computes."""
-    if not isinstance(layer, layers.Softmax):
-        return False
-    rank = len(layer._inbound_nodes[0].input_tensors[0].shape)
-    return layer.axis not in (-1, rank - 1)
+def _is_known(layer):
+    """Whether a stock layer without a kernel is one that integer operators compute."""
+    if isinstance(layer, layers.Softmax):
+        rank = len(layer._inbound_nodes[0].input_tensors[0].shape)
+        return layer.axis in (-1, rank - 1)
+    if isinstance(layer, layers.ReLU):
+        return is_relu(layer) or (layer.max_value is None and not layer.threshold)
+    return isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)
 
 
 def _is_input(tensor):

@@ -49,10 +49,10 @@ def _first_kernels(model):
     readers = readers_of(model)
     waiting = collections.deque(tensor._keras_history.operation for tensor in model.inputs)
     while waiting:
-        for reader in readers[waiting.popleft()] - {None}:
+        for reader in readers[waiting.popleft()]:
             if isinstance(reader, SUMS):
                 yield reader
-            elif _is_passed(reader):
+            elif reader is not None and _is_passed(reader):
                 waiting.append(reader)
 
 

@@ -53,6 +53,14 @@ def sums(x):
     return layers.Multiply()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)])
 
 
+def branches(x):
+    x = layers.ReLU()(norm(layers.Conv2D(4, 3, padding="same")(x)))
+    x = norm(layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x)))
+    twice = layers.Conv2D(4, 3)(layers.ReLU()(x)), layers.Conv2D(4, 3)(layers.Activation("relu")(x))
+    x = layers.ReLU()(layers.Add(name="sum")([*twice, layers.Conv2D(4, 3)(x)]))
+    return layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(x), layers.Conv2D(4, 1)(x)])
+
+
 # The operators of their files; each is held against its part of the Keras model when it is made.
 OPERATORS = {
     convolutions: (
@@ -63,6 +71,10 @@ OPERATORS = {
     activations: (
         "CONV_2D HARD_SWISH CONV_2D LOGISTIC MUL CONV_2D LEAKY_RELU CONV_2D ADD MUL MUL LOGISTIC "
         "MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
+    ),
+    branches: (
+        "CONV_2D PAD MAX_POOL_2D DEPTHWISE_CONV_2D RELU CONV_2D CONV_2D ADD CONV_2D ADD CONV_2D LOGISTIC MUL CONV_2D "
+        "MUL MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
     ),
     sums: (
         "CONV_2D CONV_2D ADD AVERAGE_POOL_2D CONCATENATION ADD MUL MUL ADD MUL SUB MEAN MUL "
@@ -138,6 +150,33 @@ def test_networks_of_stock_layers(middle, tmp_path):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("policy", ["w8a8", "w4a4"])
+def test_gates_and_a_relu_behind_a_pooling(policy, tmp_path):
+    def middle(x):
+        x = layers.ReLU()(layers.MaxPooling2D(2)(layers.Conv2D(4, 3)(x)))
+        gate = norm(layers.Conv2D(2, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x)))
+        return layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(layers.ReLU()(gate))])
+
+    model = trained(network(middle), pictures())
+    quantized = qat.quantize_model(model, policy, pictures())
+    report = export.to_litert(quantized, tmp_path / "m.tflite", "cpu", samples=pictures())
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    ours = [kind for kind in kinds(tmp_path / "m.tflite") if kind not in ("MAXIMUM", "QUANTIZE", "RESHAPE")]
+    assert ours == [
+        "CONV_2D",
+        "MAX_POOL_2D",
+        "MEAN",
+        "CONV_2D",
+        "CONV_2D",
+        "LOGISTIC",
+        "MUL",
+        "MEAN",
+        "CONV_2D",
+        "SOFTMAX",
+    ]
+
+
+@pytest.mark.tensorflow
 def test_augmentations_inside_a_model_are_in_training_and_not_in_files(tmp_path):
     def classifier(*augmentations):
         keras.utils.set_random_seed(0)
@@ -162,12 +201,12 @@ def test_every_output_is_rounded_once_and_never_before_a_normalisation_or_relu()
     x = inputs = keras.Input((8, 8, 3), name="picture")
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(x)))
     x = layers.Dropout(0.1)(layers.Add(name="add")([x, layers.Conv2D(4, 1, name="branch")(x)]))
-    outputs = layers.ReLU(max_value=4.0, name="clip")(x)
+    outputs = layers.LeakyReLU(name="bend")(x)
     quantized = qat.quantize_model(keras.Model(inputs, [outputs, layers.ReLU(name="relu_of_output")(outputs)]))
     assert quantizers(quantized)[1:] == [
         "relu_quantizer",
         "add_quantizer",
-        "clip_quantizer",
+        "bend_quantizer",
         "relu_of_output_quantizer",
     ]
     assert quantized.get_layer("conv").output_quantizer is None
@@ -251,6 +290,9 @@ def test_policies_know_stock_layers_and_their_activations_by_name():
         (lambda x: layers.MultiHeadAttention(1, 4, name="alien")(x, x), "MultiHeadAttention"),
         (lambda x: layers.UnitNormalization(name="alien")(x), "UnitNormalization"),
         (lambda x: layers.Average(name="alien")([x, x]), "Average"),
+        (lambda x: layers.Maximum(name="alien")([x, x]), "Maximum"),
+        (lambda x: layers.ReLU(1.0, name="alien")(x), r"ReLU up to 1\.0"),
+        (lambda x: layers.ReLU(threshold=0.5, name="alien")(x), r"ReLU from 0\.5"),
         (lambda x: layers.Softmax(axis=1, name="alien")(x), "Softmax"),
         (lambda x: layers.Conv2D(6, 3, groups=3, name="alien")(x), "Conv2D of 3 groups"),
         (lambda x: layers.Conv2D(4, 3, activation="tanh", name="alien")(x), "Conv2D with activation tanh"),
