@@ -11,7 +11,9 @@ import keras
 import numpy as np
 from rich.progress import track
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Pillow reads some of these with a plug-in only; without it they are listed as not readable, not passed over.
+SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png")
+SUFFIXES += (".tif", ".tiff", ".webp")
 CACHE_BYTES = 2**30  # decoded pictures are kept in memory while a set is no larger than this
 SPLITS = ("train", "validation", "test")
 SPLIT_FOLDERS = {  # in any case
@@ -166,8 +168,8 @@ def load_image_folder(directory, size, batch_size=32, seed=0):
         A `PictureData`. Files that are not readable images are left out and listed in `skipped`.
 
     Raises:
-        ValueError: if there is no such folder, fewer than two classes, a class with too few pictures to split, a folder
-            of only one split or two of one, or a name that is not UTF-8.
+        ValueError: if there is no such folder, fewer than two classes, a class with no picture or too few to split, a
+            folder of only one split or two of one, or a name that is not UTF-8.
 
     Example:
 
@@ -274,6 +276,9 @@ def read_picture(path, size):
 def as_rgb(image):
     """A Pillow image upright, of three channels of a byte.
 
+    Raises:
+        ValueError: if its pixels are floats.
+
     Example:
 
     >>> as_rgb(PIL.Image.open("cat.jpg")).mode
@@ -283,23 +288,27 @@ def as_rgb(image):
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("A picture of floats does not say which of them is white: save it with bytes, or 16 bits.")
     if image.mode.startswith("I;16"):  # which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     return image.convert("RGB")
 
 
 def _class_files(directory):
-    """Image files by class: `{sub-folder name: sorted files}`, for sub-folders that have any."""
-    classes = {}
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path)):
-        files = picture_files(folder)
-        if files:
-            classes[folder.name] = files
-    for name in classes:
+    """Image files by class: `{sub-folder name: sorted files}`."""
+    folders = sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path))
+    classes = {folder.name: picture_files(folder) for folder in folders}
+    for name, files in classes.items():
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"A folder's name is that of a class, and {name!r} is not UTF-8: rename it.") from error
+        if not files:
+            raise ValueError(
+                f"Folder {name!r} of `{directory}` holds no picture ({', '.join(SUFFIXES)}), and each is a class: give "
+                "it some, or move it elsewhere."
+            )
     return classes
 
 

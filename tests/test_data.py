@@ -120,8 +120,10 @@ def test_damaged_files_are_left_out_and_listed(photo_folder):
     (photo_folder / "china" / "cut_off.jpg").write_bytes(whole[: len(whole) // 3])
     (photo_folder / "flower" / "text.jpg").write_text("not a picture")
     (photo_folder / "flower" / "notes.txt").write_text("not even called one")
+    (photo_folder / "flower" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    Image.new("F", (40, 40), 0.5).save(photo_folder / "flower" / "floats.tif")
     loaded = data.load_image_folder(photo_folder, 32)
-    assert {path.name for path in loaded.skipped} == {"cut_off.jpg", "text.jpg"}
+    assert {path.name for path in loaded.skipped} == {"cut_off.jpg", "text.jpg", "phone.HEIC", "floats.tif"}
     assert sum(getattr(loaded, split).num_pictures for split in data.SPLITS) == 24
 
 
@@ -208,6 +210,15 @@ def test_folders_that_hold_no_two_classes_are_errors(tmp_path):
     for index in range(4):
         write(tmp_path / "only" / f"{index}.png")
     with pytest.raises(ValueError, match=r"Found: \['only'\]"):
+        data.load_image_folder(tmp_path, 32)
+
+
+def test_a_folder_of_other_things_is_no_class(tmp_path):
+    for name in "ab":
+        write(tmp_path / name / "0.png")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"'notes' of .* holds no picture"):
         data.load_image_folder(tmp_path, 32)
 
 

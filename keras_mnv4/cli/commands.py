@@ -122,6 +122,9 @@ def export(arguments):
         )
     text = f"{report.path}: {report.size:,} bytes; {report.agreement}"
     facts = {"file": report.path, "bytes": report.size, "agreement": dataclasses.asdict(report.agreement)}
+    facts["float_layers"] = report.float_layers
+    if report.float_layers:
+        text += f"\nIn float: {', '.join(report.float_layers)}"
     if arguments.android is not None:
         facts["android"] = exporting.install_android(report.path, arguments.android, overwrite=arguments.overwrite)
         text += f"\n{facts['android']}"

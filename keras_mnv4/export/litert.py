@@ -14,7 +14,7 @@ from keras_mnv4.export.edgetpu import check_edgetpu
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
 from keras_mnv4.export.prepare import check_ends
-from keras_mnv4.export.prepare import example_pictures
+from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.runtime import LiteRTModel
@@ -32,7 +32,6 @@ from keras_mnv4.export.verify import float_layers
 from keras_mnv4.export.zero_factors import without_zero_factors
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
-from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.quantize import AUGMENTATIONS
 
@@ -114,7 +113,7 @@ def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, 
         An `ExportReport`.
 
     Raises:
-        ValueError: on an unknown target or a model that does not suit it.
+        ValueError: on an unknown target, a model that does not suit it, or samples that do not suit the model.
         FileExistsError: if `path` exists and `overwrite` is False.
         ExportError: if the file fails its verification; the message names the layer. Nothing is left at `path`.
         RuntimeError: if the Keras backend is not TensorFlow.
@@ -127,7 +126,7 @@ def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, 
     """
     chosen = _check_arguments(model, target, class_names)
     check_writable(path, overwrite)
-    samples = example_pictures(model.input_shape[1:]) if samples is None else np.asarray(samples)
+    samples = checked_samples(samples, model.input_shape[1:])
 
     with without_zero_factors(model):
         widen_weight_ranges(model)
@@ -198,15 +197,14 @@ def _preprocessing(model):
 def _normalization(model, target):
     """The `(mean, std)` for which `(byte - mean) / std` is what the network of the file takes."""
     scaling = _preprocessing(model)
-    scales_colors = any(isinstance(layer, ColorRescaling) for layer in model.layers)
-    if scaling is None and not scales_colors:
+    if target.is_integer and scaling is not None:
+        return -scaling.offset / scaling.scale, 1 / scaling.scale
+    if not any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in model.layers):
         raise ValueError(
             "A file with labels takes bytes, so the model must scale them itself: build it with "
             "`include_preprocessing=True`, or with a `keras.layers.Rescaling` behind the input."
         )
-    if scales_colors or not target.is_integer:
-        return 0.0, 1.0  # the file does it
-    return -scaling.offset / scaling.scale, 1 / scaling.scale
+    return 0.0, 1.0  # the file does it
 
 
 def _convert(model, target):
@@ -226,7 +224,6 @@ def _convert(model, target):
 def _file_inputs(model, samples):
     """What an integer file takes for `samples`, inputs of the model: the pictures behind its scaling of bytes."""
     scaling = _preprocessing(model)
-    samples = samples.astype("float32")
     return samples if scaling is None else np.asarray(scaling(samples))
 
 
@@ -237,5 +234,5 @@ def _compare_parts(model, content, samples):
 def _compare(model, content, samples, target):
     expected = np.asarray(model.predict(samples, verbose=0))
     file = LiteRTModel(content)
-    actual = file.predict(_file_inputs(model, samples) if target.is_integer else samples.astype("float32"))
+    actual = file.predict(_file_inputs(model, samples) if target.is_integer else samples)
     return check_outputs(expected, actual, file.output["quantization"][0])

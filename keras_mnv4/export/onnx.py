@@ -10,7 +10,7 @@ from keras_mnv4.export.litert import ExportReport
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
 from keras_mnv4.export.prepare import check_ends
-from keras_mnv4.export.prepare import example_pictures
+from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.qdq import FakeQuant
@@ -56,7 +56,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
 
     Raises:
         ValueError: if `model` has several inputs or outputs, or rounds inputs of layers, or activations channel by
-            channel, which integer operators cannot.
+            channel, which integer operators cannot; or if `samples` do not suit it.
         RuntimeError: if the Keras backend is not TensorFlow.
         FileExistsError: if `path` exists and `overwrite` is False.
         ExportError: if ONNX Runtime's outputs are not the Keras model's; of an integer file also if what it rounds is
@@ -74,10 +74,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     check_ends(model)
     check_precision(model)
     check_writable(path, overwrite)
-    if samples is None:
-        height, width, channels = (side or 64 for side in model.input_shape[1:])
-        samples = example_pictures((height, width, channels))
-    samples = np.asarray(samples, "float32")
+    samples = checked_samples(samples, model.input_shape[1:])
     check_roundings(model)
     write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:

@@ -43,6 +43,30 @@ def example_pictures(shape, count=4, seed=0):
     return np.round(255 * (pictures - low) / (high - low)).astype("float32")
 
 
+def checked_samples(samples, shape):
+    """`samples` as float32 array, `(count, height, width, channels)`; made up if None.
+
+    Args:
+        samples: inputs of a model; or None.
+        shape: `(height, width, channels)` of such an input; None for sides that are free.
+
+    Raises:
+        ValueError: if they are not numbers of that shape, or if there are none.
+    """
+    if samples is None:
+        return example_pictures(tuple(side or 64 for side in shape))
+    samples = np.asarray(samples)
+    fits = samples.ndim == len(shape) + 1
+    fits = fits and all(want in (None, got) for want, got in zip(shape, samples.shape[1:], strict=True))
+    if not fits or not len(samples) or not np.issubdtype(samples.dtype, np.number):
+        sides = ", ".join(str(side or "any") for side in shape)
+        raise ValueError(
+            f"`samples` must be inputs of the model, numbers of shape (count, {sides}), and one or more. Received: "
+            f"{samples.dtype} of shape {samples.shape}"
+        )
+    return samples.astype("float32")
+
+
 def widen_weight_ranges(model):
     """Widens the ranges of channels that died in training, in place, so that their biases fit into 32 bits."""
     for layer in model._flatten_layers():

@@ -22,6 +22,7 @@ MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils on
 # the wrong network would be off by 1.4 times their own spread; those of 4 bits that were not trained are by up to 0.5.
 MAX_ERROR = 0.6
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
+RESHAPES = (keras.layers.Flatten, keras.layers.Reshape)
 CLIPPING_OPS = ("MAXIMUM", "RELU")  # behind an operator of the same layer: its end
 
 
@@ -317,13 +318,15 @@ def _scope(part):
 
 
 def _first_fused(layer, model):
-    """The first of the operations that are computed together with `layer`, or that `layer` rounds the results of."""
-    if isinstance(layer, FakeQuantize):
-        layer = layer.input._keras_history.operation
+    """The first of the operations that are computed together with `layer`, or whose results it rounds or reshapes."""
     before = {reader: operation for operation, reader in fusions(model).items()}
-    while layer in before:
-        layer = before[layer]
-    return layer
+    while True:
+        if isinstance(layer, (FakeQuantize, *RESHAPES)):  # the converter has a mean, reshaped, as one that keeps axes
+            layer = layer.input._keras_history.operation
+        elif layer in before:
+            layer = before[layer]
+        else:
+            return layer
 
 
 def _named(segment, layers):

@@ -38,7 +38,7 @@ class ColorRescaling(layers.Rescaling):
     """`keras.layers.Rescaling` with a scale and an offset for each colour, as one integer operator.
 
     `quantize_model` puts it in the place of preprocessing that the scale of a file's input cannot say: by mean and
-    deviation of each colour, in negatives, or to a range without zero.
+    deviation of each colour, in negatives, to a range without zero, or not of the picture as it comes in.
 
     Args:
         scale: a number, or nested lists of one a colour, as for `keras.layers.Rescaling`.
@@ -60,3 +60,34 @@ class ColorRescaling(layers.Rescaling):
             for each in (self.scale, self.offset)
         )
         return quantized_affine(ops.cast(inputs, self.compute_dtype), factor, shift, axis)
+
+
+def scale_and_offset(layer):
+    """What a `Rescaling`, or a `Normalization` by channel, multiplies with and adds, as arguments of `Rescaling`.
+
+    Args:
+        layer: such a layer, built.
+
+    Returns:
+        Numbers, or lists of one a channel.
+
+    Raises:
+        ValueError: if it is a `Normalization` along other axes, or inverted.
+
+    Example:
+
+    >>> layer = keras.layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 16.0])
+    >>> layer.build((None, 8, 8, 2))
+    >>> scale_and_offset(layer)
+    ([0.5, 0.25], [-0.5, -0.5])
+    """
+    if isinstance(layer, layers.Rescaling):
+        return layer.scale, layer.offset
+    mean, variance = (ops.convert_to_numpy(each)[0] for each in (layer.mean, layer.variance))
+    if layer.invert or mean.size != max(mean.shape[0], mean.shape[-1]):
+        raise ValueError(f"`{layer.name}` must normalise channels, and not be inverted.")
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    scale, offset = 1 / deviation, -mean / deviation
+    if mean.shape[-1] == mean.size:  # channels last
+        scale, offset = np.ravel(scale), np.ravel(offset)
+    return scale.tolist(), offset.tolist()

@@ -9,12 +9,14 @@ import numpy as np
 from keras import layers
 
 from keras_mnv4.qat.affine import ColorRescaling
+from keras_mnv4.qat.affine import scale_and_offset
 from keras_mnv4.qat.calibration import calibrate
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.fusion import is_relu
+from keras_mnv4.qat.fusion import readers_of
 from keras_mnv4.qat.fusion import relu_ceiling
 from keras_mnv4.qat.operations import RELUS
 from keras_mnv4.qat.operations import stand_in
@@ -30,6 +32,7 @@ from keras_mnv4.qat.wrapper import QuantizeWrapper
 from keras_mnv4.qat.wrapper import wrappable_parts
 
 INPUT = "input"  # the path under which policies know the picture as it enters the network
+BYTES = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0)
 
 # Those that change pictures in training, and are nothing at inference.
 AUGMENTATIONS = (
@@ -145,6 +148,7 @@ class _Quantization:
         self.fused = {operation.name for operation in fused}  # rounded behind another operation, or not at all
         self.folded = {operation.name for operation in fused.values()}
         self.stock_names = stock_names(model)
+        self.picture_readers = _picture_readers(model)
         twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
         _carry_weights(model, twin)
         for layer in twin._flatten_layers():
@@ -207,9 +211,10 @@ class _Quantization:
             config["quantization"] = keras.saving.serialize_keras_object(parts.get(ITSELF, parts))
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)
+        elif self.is_operator(layer):
+            scale, offset = scale_and_offset(layer)
+            return ColorRescaling(scale, offset, name=layer.name, dtype=layer.dtype_policy)
         elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
-            if self.rounds_pictures and not _is_input_scale(layer):
-                return ColorRescaling.from_config(config)
             if self.rounds_pictures:
                 config["offset"] = _offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
@@ -234,6 +239,18 @@ class _Quantization:
             f"Layer `{layer.name}` ({kind}) cannot be quantised. {way_out}, or leave it in float: put "
             f"`Rule({layer.name!r})` first in the policy."
         )
+
+    def is_operator(self, layer):
+        """Whether a stock layer scales and shifts, and needs an operator that does both."""
+        if isinstance(layer, layers.Normalization):
+            by_channel = len(layer.input.shape) == 4 and layer.axis in ((-1,), (3,), (1,)) and not layer.invert
+            return by_channel and self.quantization(layer.name).outputs is not None
+        if not isinstance(layer, layers.Rescaling):
+            return False
+        if _is_input(layer.input):
+            return self.rounds_pictures and (len(self.picture_readers) > 1 or not _is_input_scale(layer))
+        does_both = np.any(np.not_equal(layer.scale, 1)) and np.any(layer.offset)
+        return does_both and len(layer.input.shape) == 4 and self.quantization(layer.name).outputs is not None
 
     def is_wrapped(self, layer):
         """Whether a stock layer needs a `QuantizeWrapper`; for the others a `FakeQuantize` behind will do."""
@@ -282,9 +299,8 @@ class _Quantization:
     def call_layer(self, layer, *args, **kwargs):
         if isinstance(layer, AUGMENTATIONS):  # pictures are rounded behind it
             return layer(*args, **kwargs)
-        if isinstance(layer, ColorRescaling):
-            pixels = self.quantize_input(args[0], FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0))
-            return self.quantize_input(layer(pixels), _pixel_quantizer(layer))
+        if isinstance(layer, ColorRescaling) and _is_input(args[0]) and self.rounds_pictures:
+            return self.quantize_input(layer(self.quantize_input(args[0], BYTES)), _pixel_quantizer(layer))
         if self.rounds_pictures and isinstance(layer, layers.Rescaling) and _is_input(args[0]):
             return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
         args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
@@ -336,9 +352,12 @@ class _Quantization:
     def quantize_input(self, tensor, quantizer=None):
         """`tensor`, an input of the model, through a quantiser that all layers which read it share."""
         if id(tensor) not in self.input_quantizers:
-            quantizer = quantizer or self.quantization(INPUT).outputs
-            if quantizer is None:
+            if not self.rounds_pictures:
                 return tensor
+            takes_bytes = any(
+                isinstance(reader, (layers.Rescaling, layers.Normalization)) for reader in self.picture_readers
+            )
+            quantizer = quantizer or (BYTES if takes_bytes else self.quantization(INPUT).outputs)
             name = f"{tensor._keras_history.operation.name}_quantizer"
             self.input_quantizers[id(tensor)] = FakeQuantize(quantizer, name=name)(tensor)
         return self.input_quantizers[id(tensor)]
@@ -376,6 +395,14 @@ def _is_input(tensor):
     return isinstance(operation, layers.InputLayer) or (
         isinstance(operation, AUGMENTATIONS) and _is_input(operation.input)
     )
+
+
+def _picture_readers(model):
+    """The operations of `model` that read its inputs, augmentations aside."""
+    pictures = [
+        reads for reads in readers_of(model).items() if isinstance(reads[0], (layers.InputLayer, *AUGMENTATIONS))
+    ]
+    return [reader for _, readers in pictures for reader in readers if not isinstance(reader, AUGMENTATIONS)]
 
 
 def _pixel_quantizer(rescaling):
@@ -440,6 +467,8 @@ def _carry_weights(source, target):
     """Assigns every weight of `source` to that of the same layer in `target`."""
     for layer in (layer for layer in source.layers if layer.weights):
         twin = _unwrapped(target.get_layer(layer.name))
+        if isinstance(twin, ColorRescaling):  # a `Normalization`, whose weights are its arguments now
+            continue
         targets = twin.weights
         if isinstance(layer, QuantizableLayer):  # its quantisers have weights, too
             by_path = {weight.path.removeprefix(twin.path): weight for weight in targets}
@@ -448,6 +477,8 @@ def _carry_weights(source, target):
             targets = [*_unwrapped(target.get_layer(f"{layer.name}_depthwise")).weights, *targets]
         for weight, ours in zip(layer.weights, targets, strict=True):
             ours.assign(weight.numpy())  # a copy: JAX donates the buffers of a model it trains
+        if isinstance(twin, layers.Normalization):
+            twin.finalize_state()
 
 
 def _unwrapped(layer):

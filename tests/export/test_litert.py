@@ -212,6 +212,10 @@ def test_paths_that_cannot_be_written_are_errors_at_once(quantized, tmp_path):
             "include_preprocessing",
         ),
         (lambda: tiny(input_shape=(None, None, 3)), {"target": "float"}, "fixed size"),
+        (lambda: tiny(), {"target": "float", "samples": np.ones((2, 16, 32, 3))}, r"\(count, 32, 32, 3\)"),
+        (lambda: tiny(), {"target": "float", "samples": np.ones((32, 32, 3))}, r"shape \(32, 32, 3\)"),
+        (lambda: tiny(), {"target": "float", "samples": np.ones((0, 32, 32, 3))}, "one or more"),
+        (lambda: tiny(), {"target": "float", "samples": "photos"}, "numbers of shape"),
         (
             lambda: qat.quantize_model(tiny(include_preprocessing=False)),
             {"target": "app", "class_names": ["a", "b", "c"]},

@@ -154,7 +154,7 @@ def test_networks_of_stock_layers(middle, tmp_path):
 def test_gates_and_a_relu_behind_a_pooling(policy, tmp_path):
     def middle(x):
         x = layers.ReLU()(layers.MaxPooling2D(2)(layers.Conv2D(4, 3)(x)))
-        gate = norm(layers.Conv2D(2, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x)))
+        gate = norm(layers.Conv2D(2, 1)(layers.Reshape((1, 1, 4))(layers.GlobalAveragePooling2D()(x))))
         return layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(layers.ReLU()(gate))])
 
     model = trained(network(middle), pictures())
@@ -174,6 +174,53 @@ def test_gates_and_a_relu_behind_a_pooling(policy, tmp_path):
         "CONV_2D",
         "SOFTMAX",
     ]
+
+
+def adapted(x):
+    layer = layers.Normalization()
+    layer.adapt(pictures() / 255)
+    return layer(layers.Rescaling(1 / 255)(x))
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "operators"),
+    [
+        (lambda x: layers.Add()([layers.Rescaling(1 / 255)(x), layers.Rescaling(0.1, -1)(x)]), 3),
+        (lambda x: layers.Rescaling(1 / 120, -1)(layers.Cropping2D(1)(x)), 1),
+        (lambda x: layers.Rescaling(1.9, -0.9)(layers.Rescaling(1 / 255)(x)), 1),
+        (layers.Normalization(mean=[100, 110, 120], variance=[900, 1600, 2500]), 1),
+        (adapted, 1),
+    ],
+    ids=["twice", "behind another layer", "in a row", "by colour", "by colour, adapted"],
+)
+def test_preprocessing_that_is_no_scale_of_the_input_is_operators(preprocess, operators, tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Dense(3, name="predictions")(layers.Flatten()(layers.Conv2D(4, 3)(preprocess(inputs))))
+    model = keras.Model(inputs, outputs)
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    expected = model.predict(pictures(), verbose=0)
+    np.testing.assert_allclose(quantized.predict(pictures(), verbose=0), expected, atol=0.05 * expected.std())
+    quantized.save(tmp_path / "quantized.keras")
+    loaded = keras.models.load_model(tmp_path / "quantized.keras")
+    np.testing.assert_array_equal(loaded(pictures()), quantized(pictures()))
+    if keras.backend.backend() != "tensorflow":
+        return
+    report = export.to_litert(loaded, tmp_path / "m.tflite", "app", samples=pictures(), class_names=["a", "b", "c"])
+    assert min(part.within_one_step for part in report.parts) == 1.0
+    assert report.agreement.max_steps <= 2
+    found = [kind for kind in kinds(tmp_path / "m.tflite") if kind not in ("QUANTIZE", "RESHAPE", "STRIDED_SLICE")]
+    assert len(found) == operators + 2
+    file = export.LiteRTModel(tmp_path / "m.tflite")
+    np.testing.assert_allclose(file.predict(pictures().astype("uint8")), expected, atol=0.05 * expected.std())
+
+
+def test_a_normalisation_left_in_float_keeps_what_it_was_adapted_to():
+    inputs = keras.Input((8, 8, 3))
+    layer = layers.Normalization(name="plain")
+    layer.adapt(pictures())
+    model = keras.Model(inputs, layer(inputs))
+    quantized = qat.quantize_model(model, qat.Policy((qat.Rule("plain"), *qat.get_policy("w8a8").rules)))
+    np.testing.assert_allclose(quantized(pictures()), model(pictures()), atol=1e-5)
 
 
 @pytest.mark.tensorflow
@@ -288,6 +335,7 @@ def test_policies_know_stock_layers_and_their_activations_by_name():
         (lambda x: layers.Conv1D(4, 3, name="alien")(layers.Reshape((64, 3))(x)), "Conv1D"),
         (lambda x: layers.LSTM(4, name="alien")(layers.Reshape((64, 3))(x)), "LSTM"),
         (lambda x: layers.MultiHeadAttention(1, 4, name="alien")(x, x), "MultiHeadAttention"),
+        (lambda x: layers.Normalization(mean=1.0, variance=4.0, invert=True, name="alien")(x), "Normalization"),
         (lambda x: layers.UnitNormalization(name="alien")(x), "UnitNormalization"),
         (lambda x: layers.Average(name="alien")([x, x]), "Average"),
         (lambda x: layers.Maximum(name="alien")([x, x]), "Maximum"),
