@@ -14,6 +14,7 @@ from keras import ops
 import mnv4 as entry
 from keras_mnv4 import applications
 from keras_mnv4 import cli
+from keras_mnv4 import qat
 from keras_mnv4 import training
 from keras_mnv4 import tuner
 from keras_mnv4.cli import commands
@@ -88,6 +89,20 @@ def test_files_have_names_where_none_is_given(target, name, tmp_path, capsys, mo
     assert mnv4("export", "trained.keras", "--target", target) == 0
     assert name in capsys.readouterr().out
     assert (tmp_path / name).is_file()
+
+
+@pytest.mark.tensorflow
+def test_what_stays_in_float_is_said(tmp_path, capsys):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="plain")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="predictions")(keras.layers.Flatten()(x)))
+    policy = qat.Policy((qat.Rule("plain"), *qat.get_policy("w8a8").rules))
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3))
+    qat.quantize_model(model, policy, pictures).save(tmp_path / "m.keras")
+    assert mnv4("export", tmp_path / "m.keras", "--target", "onnx", "--out", tmp_path / "m.onnx") == 0
+    assert "In float: plain, predictions" in capsys.readouterr().out
+    assert mnv4("--json", "export", tmp_path / "m.keras", "--target", "onnx", "--out", tmp_path / "n.onnx") == 0
+    assert answer(capsys)["float_layers"] == ["plain", "predictions"]
 
 
 def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
