@@ -222,6 +222,25 @@ def test_rewards_by_hand():
 
 
 @pytest.mark.once
+def test_whether_all_values_are_trained_is_drawn_for_each_decision():
+    """In the middle of the warm-up for every second one, at its end for none."""
+    strategy = tuner.TuNAS(Curved(), total_steps=8000)
+    shares = {}
+    for step in (0, 1000, 2000):
+        strategy.steps.assign(step)
+        drawn = [strategy.draw() for _ in range(16)]
+        are_for_all = np.array(
+            [[np.array_equal(each[name], strategy._all_values(name)) for name in TINY.decisions] for each in drawn]
+        )
+        averaged = [name not in strategy._widths for name in TINY.decisions]  # a width may be the largest by chance
+        shares[step] = are_for_all[:, averaged].mean(-1)
+    assert shares[0].min() == 1
+    assert shares[2000].max() == 0
+    assert 0.3 < shares[1000].mean() < 0.7
+    assert np.mean((shares[1000] > 0) & (shares[1000] < 1)) > 0.5
+
+
+@pytest.mark.once
 def test_the_schedule_of_tunas():
     schedule = TuNASSchedule(3e-4, 1000)
     rates = [float(schedule(step)) for step in (0, 249, 250, 625, 1000)]

@@ -23,8 +23,8 @@ class TuNAS(Strategy):
 
     How well is its reward: its accuracy on the pictures for the architecture, less a penalty for a cost other than
     the target; with a teacher, what that finds likeliest is right. In the first quarter the chances stay as they are,
-    and more and more rarely all values of decisions are trained at once: their results are averaged, and of several
-    numbers of channels the largest is taken.
+    and more and more rarely all values of a decision are trained at once, drawn for each decision by itself: their
+    results are averaged, and of several numbers of channels the largest is taken.
 
     Source: Bender et al., "Can Weight Sharing Outperform Random Architecture Search? An Investigation With TuNAS"
     (arXiv 2008.06120), with the constants of its code; used by MobileNetV4 (arXiv 2404.10518, section 6).
@@ -84,12 +84,14 @@ class TuNAS(Strategy):
 
     def draw(self):
         parts = {}
-        for name, each in self.coder.split(ops.convert_to_tensor(self.logits)).items():
-            place = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
-            parts[name] = ops.one_hot(place, each.shape[0], dtype="float32")
+        logits = self.coder.split(ops.convert_to_tensor(self.logits))
         progress = ops.cast(self.steps, "float32") / (WARMUP * self.total_steps)
-        is_for_all = keras.random.uniform((), seed=self.random) > progress
-        return {name: ops.where(is_for_all, self._all_values(name), each) for name, each in parts.items()}
+        are_for_all = keras.random.uniform((len(logits),), seed=self.random) > progress
+        for place, (name, each) in enumerate(logits.items()):
+            value = keras.random.categorical(each[None], 1, seed=self.random)[0, 0]
+            drawn = ops.one_hot(value, each.shape[0], dtype="float32")
+            parts[name] = ops.where(are_for_all[place], self._all_values(name), drawn)
+        return parts
 
     def _all_values(self, name):
         """Gates that train all values of a decision: their average, or the largest number of channels."""
