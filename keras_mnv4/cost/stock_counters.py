@@ -18,8 +18,8 @@ from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import QuantizeWrapper
 from keras_mnv4.qat import operations
 from keras_mnv4.qat.affine import ColorRescaling
+from keras_mnv4.qat.pictures import AUGMENTATIONS
 from keras_mnv4.qat.quantizable import ITSELF
-from keras_mnv4.qat.quantize import AUGMENTATIONS
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense)
 # At inference they do nothing, or only say where numbers lie.

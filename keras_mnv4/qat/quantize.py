@@ -16,33 +16,28 @@ from keras_mnv4.qat.fake_quantize import is_quantized
 from keras_mnv4.qat.fusion import ARITHMETIC
 from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.fusion import is_relu
-from keras_mnv4.qat.fusion import readers_of
 from keras_mnv4.qat.fusion import relu_ceiling
 from keras_mnv4.qat.operations import RELUS
 from keras_mnv4.qat.operations import stand_in
+from keras_mnv4.qat.pictures import AUGMENTATIONS
+from keras_mnv4.qat.pictures import BYTES
+from keras_mnv4.qat.pictures import is_input_scale
+from keras_mnv4.qat.pictures import is_picture
+from keras_mnv4.qat.pictures import offset_on_a_byte
+from keras_mnv4.qat.pictures import picture_readers
+from keras_mnv4.qat.pictures import pixel_quantizer
 from keras_mnv4.qat.policies import POLICIES
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
-from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.stock_names import stock_names
 from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 from keras_mnv4.qat.wrapper import QuantizeWrapper
 from keras_mnv4.qat.wrapper import wrappable_parts
 
 INPUT = "input"  # the path under which policies know the picture as it enters the network
-BYTES = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0)
 
-# Those that change pictures in training, and are nothing at inference.
-AUGMENTATIONS = (
-    layers.RandomBrightness,
-    layers.RandomContrast,
-    layers.RandomFlip,
-    layers.RandomRotation,
-    layers.RandomTranslation,
-    layers.RandomZoom,
-)
 # Stock layers that hand on values which are on the integer grid already.
 GRID_KEEPING = (
     *AUGMENTATIONS,
@@ -148,7 +143,9 @@ class _Quantization:
         self.fused = {operation.name for operation in fused}  # rounded behind another operation, or not at all
         self.folded = {operation.name for operation in fused.values()}
         self.stock_names = stock_names(model)
-        self.picture_readers = _picture_readers(model)
+        self.picture_readers = picture_readers(model)
+        scalings = (layers.Rescaling, layers.Normalization)
+        self.takes_bytes = any(isinstance(reader, scalings) for reader in self.picture_readers)
         twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
         _carry_weights(model, twin)
         for layer in twin._flatten_layers():
@@ -214,9 +211,9 @@ class _Quantization:
         elif self.is_operator(layer):
             scale, offset = scale_and_offset(layer)
             return ColorRescaling(scale, offset, name=layer.name, dtype=layer.dtype_policy)
-        elif isinstance(layer, layers.Rescaling) and _is_input(layer.input):
+        elif isinstance(layer, layers.Rescaling) and is_picture(layer.input):
             if self.rounds_pictures:
-                config["offset"] = _offset_on_a_byte(layer)
+                config["offset"] = offset_on_a_byte(layer)
         elif self.is_wrapped(layer):
             return self.wrap(type(layer).from_config(config))
         elif not _is_known(layer):
@@ -247,8 +244,8 @@ class _Quantization:
             return by_channel and self.quantization(layer.name).outputs is not None
         if not isinstance(layer, layers.Rescaling):
             return False
-        if _is_input(layer.input):
-            return self.rounds_pictures and (len(self.picture_readers) > 1 or not _is_input_scale(layer))
+        if is_picture(layer.input):
+            return self.rounds_pictures and (len(self.picture_readers) > 1 or not is_input_scale(layer))
         does_both = np.any(np.not_equal(layer.scale, 1)) and np.any(layer.offset)
         return does_both and len(layer.input.shape) == 4 and self.quantization(layer.name).outputs is not None
 
@@ -299,11 +296,11 @@ class _Quantization:
     def call_layer(self, layer, *args, **kwargs):
         if isinstance(layer, AUGMENTATIONS):  # pictures are rounded behind it
             return layer(*args, **kwargs)
-        if isinstance(layer, ColorRescaling) and _is_input(args[0]) and self.rounds_pictures:
-            return self.quantize_input(layer(self.quantize_input(args[0], BYTES)), _pixel_quantizer(layer))
-        if self.rounds_pictures and isinstance(layer, layers.Rescaling) and _is_input(args[0]):
-            return self.quantize_input(layer(*args, **kwargs), _pixel_quantizer(layer))
-        args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if _is_input(arg) else arg, args)
+        if isinstance(layer, ColorRescaling) and is_picture(args[0]) and self.rounds_pictures:
+            return self.quantize_input(layer(self.quantize_input(args[0], BYTES)), pixel_quantizer(layer))
+        if self.rounds_pictures and isinstance(layer, layers.Rescaling) and is_picture(args[0]):
+            return self.quantize_input(layer(*args, **kwargs), pixel_quantizer(layer))
+        args = keras.tree.map_structure(lambda arg: self.quantize_input(arg) if is_picture(arg) else arg, args)
         if not isinstance(layer, layers.Layer) and self.quantization(layer.name) != LayerQuantization():
             layer, *args = stand_in(layer, *args) or self.refuse_kind(layer)
         if layer.name in self.depthwise:
@@ -354,10 +351,7 @@ class _Quantization:
         if id(tensor) not in self.input_quantizers:
             if not self.rounds_pictures:
                 return tensor
-            takes_bytes = any(
-                isinstance(reader, (layers.Rescaling, layers.Normalization)) for reader in self.picture_readers
-            )
-            quantizer = quantizer or (BYTES if takes_bytes else self.quantization(INPUT).outputs)
+            quantizer = quantizer or (BYTES if self.takes_bytes else self.quantization(INPUT).outputs)
             name = f"{tensor._keras_history.operation.name}_quantizer"
             self.input_quantizers[id(tensor)] = FakeQuantize(quantizer, name=name)(tensor)
         return self.input_quantizers[id(tensor)]
@@ -385,48 +379,6 @@ def _is_known(layer):
     if isinstance(layer, layers.ReLU):
         return is_relu(layer) or (layer.max_value is None and not layer.threshold)
     return isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)
-
-
-def _is_input(tensor):
-    """Whether a tensor is an input of the model, augmentations aside."""
-    if not isinstance(tensor, keras.KerasTensor):
-        return False
-    operation = tensor._keras_history.operation
-    return isinstance(operation, layers.InputLayer) or (
-        isinstance(operation, AUGMENTATIONS) and _is_input(operation.input)
-    )
-
-
-def _picture_readers(model):
-    """The operations of `model` that read its inputs, augmentations aside."""
-    pictures = [
-        reads for reads in readers_of(model).items() if isinstance(reads[0], (layers.InputLayer, *AUGMENTATIONS))
-    ]
-    return [reader for _, readers in pictures for reader in readers if not isinstance(reader, AUGMENTATIONS)]
-
-
-def _pixel_quantizer(rescaling):
-    """The range of bytes 0 to 255 after `rescaling`: known, so not measured."""
-    darkest = np.asarray(rescaling.offset)
-    brightest = darkest + 255 * np.asarray(rescaling.scale)
-    low, high = np.minimum(darkest, brightest), np.maximum(darkest, brightest)
-    return FixedQuantizer(num_bits=8, init_min=min(float(low.min()), 0.0), init_max=max(float(high.max()), 0.0))
-
-
-def _is_input_scale(rescaling):
-    """Whether scale and zero point of an integer file's input can say what `rescaling` makes of bytes.
-
-    They can if it is the same for all colours, rises, and has zero among what it gives out.
-    """
-    scale, offset = rescaling.scale, rescaling.offset
-    return np.ndim(scale) == np.ndim(offset) == 0 and scale > 0 and offset <= 0 <= offset + 255 * scale
-
-
-def _offset_on_a_byte(rescaling):
-    """The offset of `rescaling`, moved by half a step at most so that the zero of what it gives out is a byte."""
-    zero = -rescaling.offset / rescaling.scale
-    is_between = 0 < zero < 255 and abs(zero - round(zero)) > 1e-3
-    return -np.floor(zero + 0.5) * rescaling.scale if is_between else rescaling.offset
 
 
 def _split_separable(layer):
