@@ -240,7 +240,8 @@ class _Quantization:
     def is_operator(self, layer):
         """Whether a stock layer scales and shifts, and needs an operator that does both."""
         if isinstance(layer, layers.Normalization):
-            by_channel = len(layer.input.shape) == 4 and layer.axis in ((-1,), (3,), (1,)) and not layer.invert
+            channels = [(1,)] if keras.config.image_data_format() == "channels_first" else [(-1,), (3,)]
+            by_channel = len(layer.input.shape) == 4 and layer.axis in channels and not layer.invert
             return by_channel and self.quantization(layer.name).outputs is not None
         if not isinstance(layer, layers.Rescaling):
             return False
