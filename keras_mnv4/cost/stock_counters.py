@@ -20,6 +20,7 @@ from keras_mnv4.qat import operations
 from keras_mnv4.qat.affine import ColorRescaling
 from keras_mnv4.qat.pictures import AUGMENTATIONS
 from keras_mnv4.qat.quantizable import ITSELF
+from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense)
 # At inference they do nothing, or only say where numbers lie.
@@ -46,7 +47,7 @@ def count_copy(layer, row, value):
     return value.to(layer.compute_output_shape(value.shape))
 
 
-@register_counter(layers.UpSampling2D)
+@register_counter(layers.UpSampling2D, QuantizedUpSampling2D)
 def count_up_sampling(layer, row, value):
     shape = layer.compute_output_shape(value.shape)
     if layer.interpolation == "nearest":

@@ -12,7 +12,17 @@ from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizers import fake_quantize
 
-HANDING_ON = ("AvgPool", "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "Identity", "MaxPool", "Mean", "Reshape")
+HANDING_ON = (  # what gives no negative numbers for none
+    "AvgPool",
+    "FakeQuantWithMinMaxArgs",
+    "FakeQuantWithMinMaxVars",
+    "Identity",
+    "MaxPool",
+    "Mean",
+    "Reshape",
+    "ResizeBilinear",
+    "ResizeNearestNeighbor",
+)
 NEVER_NEGATIVE = ("Relu", "Relu6", "Sigmoid", "Softmax")
 COMBINING = ("AddV2", "Mul")
 

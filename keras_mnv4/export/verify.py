@@ -91,7 +91,7 @@ class Agreement:
             output, a step is a 255th of the range of the Keras model's outputs.
         within_two_steps: the same for two steps.
         max_steps: largest difference, in steps.
-        top1: share of inputs whose largest output is the same.
+        top1: share of inputs, of maps share of places, whose largest output is the same.
     """
 
     samples: int
@@ -102,17 +102,17 @@ class Agreement:
 
 
 def compare(expected, actual, step=0.0):
-    """Measures the agreement of two arrays of outputs, `(count, classes)`.
+    """Measures the agreement of two arrays of outputs.
 
     Args:
-        expected: the Keras model's outputs.
+        expected: the Keras model's outputs, `(count, classes)` or `(count, height, width, classes)`.
         actual: the file's outputs, as real values.
         step: the file's output scale; 0 for a float output.
     """
     step = step or float(np.ptp(expected)) / 255 or 1.0
     # Codes against codes: half a step of rounding is no difference.
     steps = np.abs(np.round(np.asarray(actual, "float64") / step) - np.round(np.asarray(expected, "float64") / step))
-    same = np.argmax(expected.reshape(len(expected), -1), -1) == np.argmax(actual.reshape(len(actual), -1), -1)
+    same = np.argmax(expected, -1) == np.argmax(np.reshape(actual, expected.shape), -1)
     within = (float(np.mean(steps <= count)) for count in (1, 2))
     return Agreement(len(expected), *within, float(steps.max()), float(same.mean()))
 

@@ -32,6 +32,8 @@ from keras_mnv4.qat.policies import get_policy
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.stock_names import stock_names
+from keras_mnv4.qat.up_sampling import INTERPOLATIONS
+from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
 from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 from keras_mnv4.qat.wrapper import QuantizeWrapper
 from keras_mnv4.qat.wrapper import wrappable_parts
@@ -53,6 +55,7 @@ GRID_KEEPING = (
     layers.GlobalMaxPooling2D,
     layers.Cropping2D,
     layers.ZeroPadding2D,
+    layers.UpSampling2D,
     # Integer operators round their means to the grid of what they read. A range of its own would be forced on that.
     layers.AveragePooling2D,
 )
@@ -90,7 +93,8 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
             `Conv2D`, `DepthwiseConv2D`, `SeparableConv2D`, `Dense` and `BatchNormalization`, which the twin has inside
             `QuantizeWrapper` layers of the same names where it must; activations, poolings, sums and the like. A
             separable convolution becomes its two convolutions, `<name>_depthwise` and `<name>`; a sum or product of
-            many becomes those of two, `<name>_of_2` and on; relus of the same layer become one.
+            many becomes those of two, `<name>_of_2` and on; relus of the same layer become one. `UpSampling2D` may be
+            by nearest neighbours or bilinear.
         policy: a `keras_mnv4.qat.Policy`, or the name of one: `"w8a8"`, `"w4a8"`, `"w4a4"` for the bits of weights and
             activations everywhere, `"w4a8_first_last_8"`, `"w4a4_first_last_8"` for 8 bits in the stem and the
             classifier; `"pikelpn"` (see `pikelpn_policy`); `"aqt_w8a8"`, `"aqt_w4a4"`, `"aqt_w4a4_first_last_8"` (see
@@ -208,6 +212,8 @@ class _Quantization:
             config["quantization"] = keras.saving.serialize_keras_object(parts.get(ITSELF, parts))
         elif type(layer) is layers.SeparableConv2D:
             return self.clone_separable(layer)
+        elif type(layer) is layers.UpSampling2D and _is_known(layer):
+            return QuantizedUpSampling2D.from_config(config)
         elif self.is_operator(layer):
             scale, offset = scale_and_offset(layer)
             return ColorRescaling(scale, offset, name=layer.name, dtype=layer.dtype_policy)
@@ -230,6 +236,7 @@ class _Quantization:
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         kind = type(layer).__name__ + (f" with activation {activation}" if activation != "linear" else "")
         kind += f" of {layer.groups} groups" if getattr(layer, "groups", 1) != 1 else ""
+        kind += f" by {layer.interpolation} interpolation" if hasattr(layer, "interpolation") else ""
         kind += f" up to {layer.max_value}" if getattr(layer, "max_value", None) is not None else ""
         kind += f" from {layer.threshold}" if getattr(layer, "threshold", 0) else ""
         raise ValueError(
@@ -377,6 +384,8 @@ def _is_known(layer):
     if isinstance(layer, layers.Softmax):
         rank = len(layer._inbound_nodes[0].input_tensors[0].shape)
         return layer.axis in (-1, rank - 1)
+    if isinstance(layer, layers.UpSampling2D):
+        return layer.interpolation in INTERPOLATIONS
     if isinstance(layer, layers.ReLU):
         return is_relu(layer) or (layer.max_value is None and not layer.threshold)
     return isinstance(layer, (*GRID_KEEPING, *GRID_LEAVING)) or _is_plain(layer)

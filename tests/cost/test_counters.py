@@ -8,6 +8,7 @@ from keras import layers
 from keras_mnv4 import cost
 from keras_mnv4 import qat
 from keras_mnv4.layers import Classifier
+from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
 
 pytestmark = pytest.mark.once
 MAP = (8, 8, 4)
@@ -65,6 +66,7 @@ def relu(count, kind="compare"):
         (layers.GlobalAveragePooling2D(), MAP, {("add", "pooling"): 63 * 4, ("multiply", "pooling"): 4}),
         (layers.GlobalMaxPooling2D(), MAP, {("compare", "pooling"): 63 * 4}),
         (layers.UpSampling2D(), MAP, {}),
+        (QuantizedUpSampling2D(), MAP, {}),
         (
             layers.UpSampling2D(interpolation="bilinear"),
             MAP,

@@ -11,6 +11,7 @@ from keras import ops
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.export import tflite_file
+from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
 
 EIGHT_BITS = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
 
@@ -61,6 +62,13 @@ def branches(x):
     return layers.Multiply()([x, layers.Conv2D(4, 1, activation="sigmoid")(x), layers.Conv2D(4, 1)(x)])
 
 
+def up_sampling(x):
+    x = layers.ReLU()(norm(layers.Conv2D(4, 3, 2, padding="same")(x)))
+    y = layers.UpSampling2D((2, 1))(layers.Conv2D(4, 3, 2, padding="same")(x))
+    y = layers.UpSampling2D((1, 2), interpolation="bilinear")(y)
+    return layers.UpSampling2D(2, interpolation="bilinear")(layers.Add()([x, y]))
+
+
 # The operators of their files; each is held against its part of the Keras model when it is made.
 OPERATORS = {
     convolutions: (
@@ -75,6 +83,10 @@ OPERATORS = {
     branches: (
         "CONV_2D PAD MAX_POOL_2D DEPTHWISE_CONV_2D RELU CONV_2D CONV_2D ADD CONV_2D ADD CONV_2D LOGISTIC MUL CONV_2D "
         "MUL MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
+    ),
+    up_sampling: (
+        "CONV_2D CONV_2D RESIZE_NEAREST_NEIGHBOR RESIZE_BILINEAR ADD RESIZE_BILINEAR "
+        "MEAN RESHAPE CONV_2D RESHAPE SOFTMAX"
     ),
     sums: (
         "CONV_2D CONV_2D ADD AVERAGE_POOL_2D CONCATENATION ADD MUL MUL ADD MUL SUB MEAN MUL "
@@ -147,6 +159,29 @@ def test_networks_of_stock_layers(middle, tmp_path):
     report = export.to_litert(loaded, tmp_path / "m.tflite", target, samples=pictures(), class_names=labels)
     assert min(part.within_one_step for part in report.parts) == 1.0
     assert " ".join(kind for kind in kinds(tmp_path / "m.tflite") if kind != "QUANTIZE") == OPERATORS[middle]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_up_sampling_repeats_in_training_and_resizes_at_inference(data_format):
+    """XLA has no gradient of resizing; TFLite makes a dozen operators of repeating."""
+    maps = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
+    for interpolation in ("nearest", "bilinear"):
+        how = {"size": (2, 3), "interpolation": interpolation, "data_format": data_format}
+        expected = layers.UpSampling2D(**how)(maps)
+        for training in (False, True):
+            found = QuantizedUpSampling2D(**how)(maps, training=training)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.once
+def test_a_model_that_samples_up_trains_under_xla():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 1, name="mask")(up_sampling(inputs)))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    quantized.compile("sgd", "mse", jit_compile=True)
+    losses = quantized.fit(pictures() / 255, np.zeros((8, 8, 8, 2)), epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.tensorflow
@@ -328,6 +363,7 @@ def test_policies_know_stock_layers_and_their_activations_by_name():
         (lambda x: layers.Normalization(axis=1, mean=range(8), variance=range(1, 9), name="alien")(x), "Normalization"),
         (lambda x: layers.UnitNormalization(name="alien")(x), "UnitNormalization"),
         (lambda x: layers.Average(name="alien")([x, x]), "Average"),
+        (lambda x: layers.UpSampling2D(interpolation="bicubic", name="alien")(x), "UpSampling2D by bicubic"),
         (lambda x: layers.Maximum(name="alien")([x, x]), "Maximum"),
         (lambda x: layers.ReLU(1.0, name="alien")(x), r"ReLU up to 1\.0"),
         (lambda x: layers.ReLU(threshold=0.5, name="alien")(x), r"ReLU from 0\.5"),
