@@ -13,11 +13,12 @@ from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import check_edgetpu
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
-from keras_mnv4.export.prepare import check_ends
+from keras_mnv4.export.prepare import check_inputs
 from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.runtime import LiteRTModel
+from keras_mnv4.export.tflite_file import order_outputs
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
@@ -72,7 +73,7 @@ class ExportReport:
     Args:
         path: the file.
         size: its size in bytes.
-        agreement: comparison of the outputs.
+        agreements: comparison of each output.
         parts: comparison of each operator of an integer file with the part of the model that it came from.
         edgetpu: report of `check_edgetpu`, for the target `"edgetpu"`.
         float_layers: layers of an integer ONNX file that compute in float, kernels included: those that the policy
@@ -81,10 +82,15 @@ class ExportReport:
 
     path: pathlib.Path
     size: int
-    agreement: Agreement
+    agreements: tuple[Agreement, ...]
     parts: tuple[PartAgreement, ...] = ()
     edgetpu: EdgeTPUReport | None = None
     float_layers: tuple[str, ...] = ()
+
+    @property
+    def agreement(self):
+        """Comparison of the output; of several, of the one that agrees least."""
+        return min(self.agreements, key=lambda each: each.within_one_step)
 
 
 def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, overwrite=False):
@@ -95,9 +101,10 @@ def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, 
     same inputs, to one step, and the outputs must be those of the Keras model.
 
     Args:
-        model: a Functional Keras model with a fixed input size; for the integer targets, one from
+        model: a Functional Keras model of one input with a fixed size; for the integer targets, one from
             `keras_mnv4.qat.quantize_model` whose ranges were calibrated or trained. Of those the ranges of channels
-            that died in training are widened in place, so that their biases fit into 32 bits.
+            that died in training are widened in place, so that their biases fit into 32 bits. Of several outputs the
+            file has them in the order of `model.outputs`.
         path: the `.tflite` file to write.
         target: `"edgetpu"`: int8 in and out, operators of the Edge TPU only. `"cpu"`: int8 in and out, any integer
             operators, and kernels of 4 bits as packed INT4. `"app"`: uint8 picture in, uint8 scores out, with labels
@@ -143,11 +150,11 @@ def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, 
         mean, std = _normalization(model, chosen)
         content = metadata.add_classifier_metadata(content, model.name, class_names, mean, std)
     parts = _compare_parts(model, content, samples) if chosen.is_integer else ()
-    agreement = _compare(model, content, samples, chosen)
+    agreements = _compare(model, content, samples, chosen)
 
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(content)
-    return ExportReport(pathlib.Path(path), len(content), agreement, parts, edgetpu)
+    return ExportReport(pathlib.Path(path), len(content), agreements, parts, edgetpu)
 
 
 def _check_arguments(model, target, class_names):
@@ -157,7 +164,7 @@ def _check_arguments(model, target, class_names):
         "TFLite files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow, load the saved model and "
         "export it there."
     )
-    check_ends(model)
+    check_inputs(model)
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
@@ -174,6 +181,10 @@ def _check_arguments(model, target, class_names):
     if chosen.is_integer:
         check_kernels(model)
     is_labelled = chosen.needs_class_names or (chosen.takes_class_names and class_names is not None)
+    if is_labelled and len(model.outputs) != 1:
+        raise ValueError(
+            f"A file with labels is a classifier of one output. Received: a model of {len(model.outputs)} outputs"
+        )
     if is_labelled and (0 if class_names is None else len(class_names)) != model.output_shape[-1]:
         raise ValueError(
             f"Target `{target}` needs one label for each of the {model.output_shape[-1]} outputs. "
@@ -218,7 +229,7 @@ def _convert(model, target):
     with warnings.catch_warnings():
         # "Statistics for quantized inputs were expected": the fake-quantisers hold them.
         warnings.simplefilter("ignore", UserWarning)
-        return converter.convert()
+        return order_outputs(converter.convert())
 
 
 def _file_inputs(model, samples):
@@ -232,7 +243,6 @@ def _compare_parts(model, content, samples):
 
 
 def _compare(model, content, samples, target):
-    expected = np.asarray(model.predict(samples, verbose=0))
     file = LiteRTModel(content)
     actual = file.predict(_file_inputs(model, samples) if target.is_integer else samples)
-    return check_outputs(expected, actual, file.output["quantization"][0])
+    return check_outputs(model, samples, actual, [output["quantization"][0] for output in file.outputs])

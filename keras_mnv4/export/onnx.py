@@ -4,12 +4,13 @@ import itertools
 import pathlib
 import warnings
 
+import keras
 import numpy as np
 
 from keras_mnv4.export.litert import ExportReport
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
-from keras_mnv4.export.prepare import check_ends
+from keras_mnv4.export.prepare import check_inputs
 from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.prepare import widen_weight_ranges
@@ -45,8 +46,9 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     in float stay in float, and the report names them. Preprocessing is part of the file: its input is the model's.
 
     Args:
-        model: a Keras model on the TensorFlow backend, float or fake-quantised. Of a fake-quantised one the ranges of
-            channels that died in training are widened in place, so that their biases fit into 32 bits.
+        model: a Keras model of one input on the TensorFlow backend, float or fake-quantised. Of a fake-quantised one
+            the ranges of channels that died in training are widened in place, so that their biases fit into 32 bits.
+            Of several outputs the file has them in the order of `model.outputs`.
         path: the `.onnx` file to write.
         samples: inputs of `model` to compare outputs on; by default a few made-up pictures.
         overwrite: whether an existing file may be replaced.
@@ -55,7 +57,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
         An `ExportReport`.
 
     Raises:
-        ValueError: if `model` has several inputs or outputs, or rounds inputs of layers, or activations channel by
+        ValueError: if `model` has several inputs, or rounds inputs of layers, or activations channel by
             channel, which integer operators cannot; or if `samples` do not suit it.
         RuntimeError: if the Keras backend is not TensorFlow.
         FileExistsError: if `path` exists and `overwrite` is False.
@@ -71,20 +73,20 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     ()
     """
     check_backend("ONNX files are made on the TensorFlow backend: set KERAS_BACKEND=tensorflow.")
-    check_ends(model)
+    check_inputs(model)
     check_precision(model)
     check_writable(path, overwrite)
     samples = checked_samples(samples, model.input_shape[1:])
     check_roundings(model)
     write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:
-        agreement, parts, floats = write(model, temporary, samples)
+        agreements, parts, floats = write(model, temporary, samples)
         size = temporary.stat().st_size
-    return ExportReport(pathlib.Path(path), size, agreement, parts, float_layers=floats)
+    return ExportReport(pathlib.Path(path), size, agreements, parts, float_layers=floats)
 
 
 def run_onnx(path, inputs, batch_size=32):
-    """Runs an ONNX file of one input and one output on `inputs`, on the CPU.
+    """Runs an ONNX file of one input on `inputs`, on the CPU.
 
     Integer files are run with ONNX Runtime's `session.x64quantprecision`. Without it, x86 processors that lack VNNI
     add up products with 8-bit kernels in 16 bits, which overflow now and then; 4-bit kernels are never concerned.
@@ -95,13 +97,15 @@ def run_onnx(path, inputs, batch_size=32):
         batch_size: inputs a run.
 
     Returns:
-        Array `(count, ...)` of its outputs.
+        Array `(count, ...)` of its output; of a file with several, a list of such arrays, in the file's order.
     """
     session = _session(str(path))
     name = session.get_inputs()[0].name
     inputs = np.asarray(inputs, "float32")
     batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    runs = [session.run(None, {name: batch}) for batch in batches]
+    found = [np.concatenate(each) for each in zip(*runs, strict=True)]
+    return found if len(found) > 1 else found[0]
 
 
 def _session(file):
@@ -114,15 +118,20 @@ def _session(file):
 
 
 def _write_float(model, path, samples):
-    expected = np.asarray(model.predict(samples, verbose=0))  # and Keras exports only models that were called once
+    expected = keras.tree.flatten(model.predict(samples, verbose=0))  # and Keras exports only models called before
+    if len(getattr(model, "outputs", ())) > 1:  # Keras exports no structures inside of structures
+        model = keras.Model(model.input, model.outputs, name=model.name)
+        model.predict(samples[:1], verbose=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras probes NumPy for aliases that tf2onnx wants
         model.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
     actual = run_onnx(path, samples)
-    difference = float(np.max(np.abs(actual - expected)))
-    if not difference <= TOLERANCE * max(float(np.ptp(expected)), 1e-6):  # nor is it where it is no number
-        raise ExportError(f"ONNX Runtime's outputs are off by up to {difference:g} from the Keras model's.")
-    return compare(expected, actual), (), ()
+    pairs = list(zip(expected, actual if isinstance(actual, list) else [actual], strict=True))
+    for wanted, found in pairs:
+        difference = float(np.max(np.abs(found - wanted)))
+        if not difference <= TOLERANCE * max(float(np.ptp(wanted)), 1e-6):  # nor is it where it is no number
+            raise ExportError(f"ONNX Runtime's outputs are off by up to {difference:g} from the Keras model's.")
+    return tuple(compare(*pair) for pair in pairs), (), ()
 
 
 def _write_integer(model, path, samples):
@@ -177,7 +186,7 @@ def convert(frozen, quantizers):
     import tensorflow as tf
     import tf2onnx
 
-    (image,), (output,) = frozen.inputs, frozen.outputs
+    (image,), outputs = frozen.inputs, frozen.outputs
     grids = {quantizer.name: quantizer.grid for quantizer in quantizers}
     kernels = {quantizer.name: quantizer.kernel.shape for quantizer in quantizers if quantizer.kernel is not None}
 
@@ -194,12 +203,14 @@ def convert(frozen, quantizers):
     with tf.Graph().as_default() as graph:
         inputs = {f"{name}:0": tf.compat.v1.placeholder(tf.float32, shape) for name, shape in kernels.items()}
         tf.import_graph_def(frozen.graph.as_graph_def(), inputs, name="")
-    names = {image.name: "image", output.name: "output"}
+    numbers = [""] if len(outputs) == 1 else [f"_{number}" for number in range(1, len(outputs) + 1)]
+    names = {output.name: f"output{number}" for output, number in zip(outputs, numbers, strict=True)}
+    names[image.name] = "image"
     names.update({placeholder.name: name.removesuffix(":0") for name, placeholder in inputs.items()})
     proto, _ = tf2onnx.convert.from_graph_def(
         graph.as_graph_def(),
         input_names=[image.name, *(placeholder.name for placeholder in inputs.values())],
-        output_names=[output.name],
+        output_names=[output.name for output in outputs],
         opset=INTEGER_OPSET,
         custom_op_handlers={kind: (clip, []) for kind in FAKE_QUANT_OPS},
         tensors_to_rename=names,
@@ -218,7 +229,8 @@ def verify(path, model, frozen, quantizers, samples):
         samples: float inputs.
 
     Returns:
-        An `Agreement`, a tuple of `PartAgreement` and a tuple of paths: the layers that compute in float.
+        A tuple of `Agreement`, one for each output; a tuple of `PartAgreement`; and a tuple of paths, of the layers
+        that compute in float.
 
     Raises:
         ExportError: if they disagree, or if a kernel that the model rounds is not stored as integers.
@@ -233,10 +245,9 @@ def verify(path, model, frozen, quantizers, samples):
     if len(stored) < len(kernels):
         raise ExportError(f"Only {len(stored)} of the {len(kernels)} rounded kernels are stored as integers.")
     parts = check_parts(_compare_parts(graph, model, frozen, quantizers, samples[:PART_SAMPLES]))
-    expected, actual = np.asarray(model.predict(samples, verbose=0)), run_onnx(path, samples)
-    step = graph.activation_scale(graph.proto.graph.output[0].name)
-    agreement = check_outputs(expected, actual, 0.0 if step is None else float(step))
-    return agreement, parts, _float_layers(graph, model)
+    steps = [float(graph.activation_scale(output.name) or 0) for output in graph.proto.graph.output]
+    agreements = check_outputs(model, samples, run_onnx(path, samples), steps)
+    return agreements, parts, _float_layers(graph, model)
 
 
 def _compare_parts(graph, model, frozen, quantizers, samples):

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class LiteRTModel:
-    """A TFLite file of one input and one output, ready to run on the CPU.
+    """A TFLite file of one input, ready to run on the CPU.
 
     Args:
         source: path of the file, or its bytes.
@@ -26,7 +26,7 @@ class LiteRTModel:
     def __init__(self, source, num_threads=None):
         self._interpreter = make_interpreter(source, num_threads or os.cpu_count())
         (self.input,) = self._interpreter.get_input_details()
-        (self.output,) = self._interpreter.get_output_details()
+        self.outputs = self._interpreter.get_output_details()
 
     @property
     def input_shape(self):
@@ -42,15 +42,16 @@ class LiteRTModel:
                 them behind that, which the file's input scale rounds.
 
         Returns:
-            float32 array `(count, ...)` of what the outputs stand for.
+            float32 array `(count, ...)` of what the output stands for; of a file with several outputs, a list of such
+            arrays, in the order of the Keras model's `outputs`.
         """
-        scale, zero_point = self.output["quantization"]
-        codes = self.predict_codes(inputs)
-        return codes if scale == 0 else ((codes.astype("int32") - zero_point) * np.float32(scale)).astype("float32")
+        found = [_real(*each) for each in zip(self._run_all(inputs), self.outputs, strict=True)]
+        return found if len(found) > 1 else found[0]
 
     def predict_codes(self, inputs):
         """Like `predict`, but returns the outputs as the file gives them: int8 or uint8 codes, or floats."""
-        return np.stack([self._run(codes) for codes in self.quantize(np.asarray(inputs))])
+        found = self._run_all(inputs)
+        return found if len(found) > 1 else found[0]
 
     def quantize(self, inputs):
         """`inputs` in the type of the file's input."""
@@ -63,10 +64,21 @@ class LiteRTModel:
         scale, zero_point = self.input["quantization"]
         return np.clip(np.round(inputs / scale) + zero_point, info.min, info.max).astype(dtype)
 
+    def _run_all(self, inputs):
+        """For each output the array of what the file gives for all inputs."""
+        found = zip(*[self._run(codes) for codes in self.quantize(np.asarray(inputs))], strict=True)
+        return [np.stack(each) for each in found]
+
     def _run(self, codes):
         self._interpreter.set_tensor(self.input["index"], codes[None])
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self.output["index"])[0]
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self.outputs]
+
+
+def _real(codes, output):
+    """What the codes of an output stand for."""
+    scale, zero_point = output["quantization"]
+    return codes if scale == 0 else ((codes.astype("int32") - zero_point) * np.float32(scale)).astype("float32")
 
 
 def make_interpreter(source, num_threads):

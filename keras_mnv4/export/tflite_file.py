@@ -149,6 +149,28 @@ def cut_operator(content, index):
     return bytes(builder.Output())
 
 
+def order_outputs(content):
+    """A file with its outputs in the order of what it was converted from, by their names in its signature.
+
+    TensorFlow's converter calls them `output_0` and so on there, and puts them into the graph in an order of its own.
+
+    Args:
+        content: bytes of a file of one graph and one signature.
+
+    Returns:
+        The new file's bytes; only the list of outputs differs.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(content)
+    model = schema.Model.GetRootAs(content, 0)
+    graph, signature = model.Subgraphs(0), model.SignatureDefs(0)
+    named = [signature.Outputs(place) for place in range(signature.OutputsLength())]
+    named.sort(key=lambda output: int(output.Name().decode().rpartition("_")[2]))
+    graph.OutputsAsNumpy()[:] = [output.TensorIndex() for output in named]  # a view of `content`
+    return bytes(content)
+
+
 def _unpack(content):
     """The schema's object of a file, with all its constants: some converters put them behind the flatbuffer."""
     from ai_edge_litert import schema_py_generated as schema

@@ -117,12 +117,24 @@ def compare(expected, actual, step=0.0):
     return Agreement(len(expected), *within, float(steps.max()), float(same.mean()))
 
 
-def check_outputs(expected, actual, step=0.0):
-    """The `Agreement` of a file's outputs with the Keras model's; the arguments are those of `compare`.
+def check_outputs(model, samples, actual, steps):
+    """The `Agreement` of each of a file's outputs with the Keras model's, as a tuple.
+
+    Args:
+        model: the Keras model.
+        samples: its inputs.
+        actual: the file's output, as real values; or a list of them, in the order of the model's.
+        steps: scales of the file's outputs; 0 for a float output.
 
     Raises:
         ExportError: if the outputs are those of another network.
     """
+    expected = map(np.asarray, keras.tree.flatten(model.predict(samples, verbose=0)))
+    actual = actual if isinstance(actual, list) else [actual]
+    return tuple(_check_output(*each) for each in zip(expected, actual, steps, strict=True))
+
+
+def _check_output(expected, actual, step):
     agreement = compare(expected, actual, step)
     error = float(np.sqrt(np.mean((actual - expected) ** 2)))
     allowed = max(MAX_ERROR * float(np.std(expected)), 2 * step, 1e-6)

@@ -279,7 +279,7 @@ def test_a_photo_gets_the_labels_that_litert_gives_in_python(run, app_file, tmp_
     scores = model.predict(np.asarray(ImageOps.fit(Image.fromarray(picture), (32, 32), Image.Resampling.BICUBIC))[None])
     order = np.argsort(-scores[0], kind="stable")[:3]
     expected = [(LABELS[index], float(scores[0, index])) for index in order]
-    assert top(run, app_file, codes, *model.output["quantization"], 3, tmp_path) == expected
+    assert top(run, app_file, codes, *model.outputs[0]["quantization"], 3, tmp_path) == expected
     assert len(set(codes.tolist())) > 3
 
 

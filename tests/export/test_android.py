@@ -71,7 +71,7 @@ def test_the_app_file_is_what_the_kotlin_code_expects(files):
 
 def test_scores_are_what_the_kotlin_formula_gives(files, real_photos):
     model = export.LiteRTModel(files / "app.tflite")
-    scale, zero_point = model.output["quantization"]
+    scale, zero_point = model.outputs[0]["quantization"]
     photos = real_photos(2, 32)
     codes = model.predict_codes(photos)
     assert "scale * (code.toUByte().toInt() - zeroPoint)" in kotlin("Scores.kt")

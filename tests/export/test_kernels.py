@@ -95,10 +95,3 @@ def test_feature_maps_that_files_cannot_hold_are_refused_by_name(outputs, messag
         with pytest.raises(ValueError, match=f"conv_norm_act.*{message}"):
             write(model, tmp_path / name, samples=photos)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_onnx_file_has_one_input_and_one_output(tmp_path):
-    pictures = keras.Input((32, 32, 3))
-    model = keras.Model(pictures, [layers.Conv2D(2, 1)(pictures), layers.Conv2D(2, 1)(pictures)])
-    with pytest.raises(ValueError, match=r"one input and one output\. Received: one of 1 and 2"):
-        export.to_onnx(model, tmp_path / "model.onnx")

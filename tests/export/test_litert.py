@@ -117,8 +117,8 @@ def test_files_take_the_bytes_of_pictures(quantized, photos, tmp_path):
     edge, app = (export.LiteRTModel(tmp_path / name) for name in ("e.tflite", "a.tflite"))
     assert (edge.input["dtype"], edge.input["quantization"]) == (np.int8, (1 / 128, 0))
     assert (app.input["dtype"], app.input["quantization"]) == (np.uint8, (1 / 128, 128))
-    assert edge.output["dtype"] == np.int8
-    assert edge.output["quantization"] == (1 / 256, -128)
+    assert edge.outputs[0]["dtype"] == np.int8
+    assert edge.outputs[0]["quantization"] == (1 / 256, -128)
     ramp = np.arange(256).repeat(12).reshape(1, 32, 32, 3)
     np.testing.assert_array_equal(edge.quantize(ramp), (ramp - 128).astype("int8"))
     np.testing.assert_array_equal(app.quantize(ramp), ramp.astype("uint8"))
@@ -309,11 +309,48 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_models_of_two_outputs_are_refused(tmp_path):
-    model = tiny()
-    model = keras.Model(model.input, [model.output, model.layers[-2].output])
-    with pytest.raises(ValueError, match=r"must have one input and one output\. Received: one of 1 and 2"):
-        export.to_litert(model, tmp_path / "m.tflite", target="float")
+def test_models_of_two_inputs_are_refused(tmp_path):
+    pictures = [keras.Input((32, 32, 3)) for _ in range(2)]
+    model = keras.Model(pictures, keras.layers.Add()(pictures))
+    for write, name in ((export.to_litert, "m.tflite"), (export.to_onnx, "m.onnx")):
+        with pytest.raises(ValueError, match=r"must have one input\. Received: one of 2"):
+            write(model, tmp_path / name)
+
+
+def detector():
+    """Three outputs whose names, depths and shapes are in different orders; two have the same shape."""
+    body = tiny(include_top=False)
+    maps = [layer.output for layer in body.layers if layer.name.startswith("block_")]
+    boxes = keras.layers.Conv2D(4, 1, name="boxes")(maps[-1])
+    scores = keras.layers.Conv2D(4, 1, activation="sigmoid", name="scores")(maps[-1])
+    best = keras.layers.Dense(3, name="best")(keras.layers.GlobalMaxPooling2D()(maps[0]))
+    return keras.Model(body.input, {"scores": scores, "boxes": [boxes, best]})
+
+
+@pytest.mark.parametrize("target", ["cpu", "edgetpu", "float", "onnx", "integer onnx"])
+def test_files_have_all_outputs_in_the_models_order(target, photos, tmp_path):
+    model = detector()
+    if target not in ("float", "onnx"):
+        model = qat.quantize_model(model, calibration_data=photos)
+    if "onnx" in target:
+        report = export.to_onnx(model, tmp_path / "m.onnx", samples=photos)
+        outputs = export.run_onnx(tmp_path / "m.onnx", photos, batch_size=5)
+    else:
+        report = export.to_litert(model, tmp_path / "m.tflite", target, samples=photos)
+        outputs = export.LiteRTModel(tmp_path / "m.tflite").predict(photos.astype("uint8"))
+    expected = model.predict(photos, verbose=0)
+    expected = [*expected["boxes"], expected["scores"]]
+    assert [output.shape for output in outputs] == [(16, *output.shape[1:]) for output in model.outputs]
+    for found, wanted in zip(outputs, expected, strict=True):
+        assert np.abs(found - wanted).mean() < 0.02 * np.ptp(wanted)
+    assert len(report.agreements) == 3
+    assert report.agreement == min(report.agreements, key=lambda each: each.within_one_step)
+
+
+def test_a_file_with_labels_has_one_output(photos, tmp_path):
+    model = qat.quantize_model(detector(), calibration_data=photos)
+    with pytest.raises(ValueError, match=r"classifier of one output\. Received: a model of 3 outputs"):
+        export.to_litert(model, tmp_path / "m.tflite", target="app", class_names=["a", "b", "c"])
 
 
 def test_models_without_preprocessing_take_scaled_pictures(photos, tmp_path):
