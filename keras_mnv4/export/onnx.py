@@ -1,5 +1,6 @@
 """`to_onnx`: a Keras model as an ONNX file, float or integer, through tf2onnx."""
 
+import functools
 import itertools
 import pathlib
 import warnings
@@ -78,6 +79,7 @@ def to_onnx(model, path, *, samples=None, overwrite=False):
     check_writable(path, overwrite)
     samples = checked_samples(samples, model.input_shape[1:])
     check_roundings(model)
+    _teach_tf2onnx_erfc()
     write = _write_integer if is_quantized(model) else _write_float
     with atomic_file(path, overwrite) as temporary:
         agreements, parts, floats = write(model, temporary, samples)
@@ -115,6 +117,23 @@ def _session(file):
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _teach_tf2onnx_erfc():
+    """Has tf2onnx write TensorFlow's `Erfc`, which GELU is made of and ONNX lacks, as one less `Erf`."""
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, context, node, **_):
+            name, source, result = node.name, node.input[0], node.output[0]
+            shape, dtype = context.get_shape(result), context.get_dtype(result)
+            context.remove_node(name)
+            one = context.make_const(f"{name}/one", np.ones((), "float32")).output[0]
+            erf = context.make_node("Erf", [source], name=f"{name}/erf", shapes=[shape], dtypes=[dtype]).output[0]
+            context.make_node("Sub", [one, erf], name=name, outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
 def _write_float(model, path, samples):

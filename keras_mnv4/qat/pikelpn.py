@@ -6,6 +6,7 @@ from keras_mnv4.qat.policies import KEYS_AND_VALUES
 from keras_mnv4.qat.policies import POLICIES
 from keras_mnv4.qat.policies import PROBABILITY_RULE
 from keras_mnv4.qat.policies import STEM
+from keras_mnv4.qat.policies import TANH_RULE
 from keras_mnv4.qat.policies import NormQuantization
 from keras_mnv4.qat.policies import Policy
 from keras_mnv4.qat.policies import Rule
@@ -62,6 +63,7 @@ def pikelpn_policy(
         (
             INPUT_RULE,
             PROBABILITY_RULE,
+            TANH_RULE,
             Rule(STEM, ends, outputs, norm),
             Rule(CLASSIFIER, ends, eight_bits),
             Rule(KEYS_AND_VALUES, pointwise, symmetric, norm),

@@ -263,6 +263,8 @@ def _adopt(quantizer, argument):
 INPUT_RULE = Rule("input", outputs=MovingAverageQuantizer(num_bits=8))
 # An int8 softmax has scale 1/256 in TFLite: its codes stand for 0 to 255/256.
 PROBABILITY_RULE = Rule(r".*/(softmax|sigmoid)", outputs=FixedQuantizer(num_bits=8, init_min=0.0, init_max=255 / 256))
+# That of tanh is 1/128: from -1 to 127/128.
+TANH_RULE = Rule(r".*/tanh", outputs=FixedQuantizer(num_bits=8, init_min=-1.0, init_max=127 / 128))
 
 
 def linear_kernel(num_bits):
@@ -283,6 +285,7 @@ def _uniform(weight_bits, activation_bits):
         (
             INPUT_RULE,
             PROBABILITY_RULE,
+            TANH_RULE,
             Rule(KEYS_AND_VALUES, weights=weights, outputs=symmetric),
             Rule(r".*", weights=weights, outputs=outputs),
         ),

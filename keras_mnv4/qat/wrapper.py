@@ -22,6 +22,8 @@ FUSED_ACTIVATIONS = (activations.linear, activations.relu, activations.relu6)
 ACTIVATION_PARTS = {
     activations.softmax: {"softmax": lambda x, _: activations.softmax(x)},
     activations.sigmoid: {"sigmoid": lambda x, _: activations.sigmoid(x)},
+    activations.tanh: {"tanh": lambda x, _: activations.tanh(x)},
+    activations.gelu: {"gelu": lambda x, _: activations.gelu(x)},
     activations.silu: {"sigmoid": lambda x, _: activations.sigmoid(x), "silu": lambda gate, x: gate * x},
     activations.hard_silu: {"hard_silu": lambda x, _: activations.hard_silu(x)},
     activations.hard_sigmoid: {
@@ -54,7 +56,7 @@ class QuantizeWrapper(QuantizableLayer):
 
     Args:
         layer: a `Conv2D`, `DepthwiseConv2D`, `Dense`, `BatchNormalization` or `Activation`, with any of the activations
-            linear, relu, relu6, softmax, sigmoid, silu, hard_silu and hard_sigmoid.
+            linear, relu, relu6, softmax, sigmoid, tanh, gelu, silu, hard_silu and hard_sigmoid.
         **kwargs: `quantization`, a `keras_mnv4.qat.LayerQuantization`, or a dictionary of them for a layer of several
             parts: `""`, the layer up to a linear activation or relu, and the operators of another activation, such as
             `"softmax"`; and those of `keras.layers.Layer`. The name is that of `layer` unless given.

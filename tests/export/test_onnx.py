@@ -378,6 +378,16 @@ def test_attention_becomes_integers(tmp_path):
     assert all(graph.computes_on_integers(product) for product in graph.of_kind("MatMul"))
 
 
+@pytest.mark.parametrize("policy", ["w8a8", "w4a8"])
+def test_networks_with_gelu_as_integers(policy, real_photos, tmp_path):
+    photos = real_photos(8, 32).astype("float32")
+    model = randomize_statistics(tiny_network(activation="gelu"))
+    quantized = qat.quantize_model(model, policy, photos)
+    report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=photos)
+    assert report.float_layers == ()
+    assert report.agreement.within_two_steps >= 0.99
+
+
 def test_hybrids_compute_on_integers(real_photos, tmp_path):
     photos = real_photos(8, 32).astype("float32")
     quantized = qat.quantize_model(randomize_statistics(tiny_hybrid()))
