@@ -322,6 +322,24 @@ def test_models_that_give_logits_are_quantised_and_exported(photo_folder, tmp_pa
 
 
 @pytest.mark.once
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("target", "suffix"), [("cpu", "tflite"), ("onnx", "onnx")])
+def test_exports_say_how_each_output_agrees(target, suffix, tmp_path, capsys):
+    pixels = keras.Input((32, 32, 3))
+    scaled = keras.layers.Rescaling(1 / 127.5, -1)(pixels)
+    model = keras.Model(pixels, [keras.layers.Conv2D(2, 3, name=name)(scaled) for name in ("boxes", "scores")])
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3))
+    qat.quantize_model(model, calibration_data=pictures).save(tmp_path / "q.keras")
+    how = ("--target", target, "--out", tmp_path / f"m.{suffix}")
+    assert mnv4("export", tmp_path / "q.keras", *how) == 0
+    printed = capsys.readouterr().out
+    assert "\nboxes: Agreement(samples=" in printed
+    assert "\nscores: Agreement(samples=" in printed
+    assert mnv4("--json", "export", tmp_path / "q.keras", *how, "--overwrite") == 0
+    assert set(json.loads(capsys.readouterr().out)["agreements"]) == {"boxes", "scores"}
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("command", [("train",), ("distill", "teacher.keras"), ("demo",)])
 def test_pictures_that_are_too_small_are_refused_before_any_is_read(tmp_path, capsys, command):
     out = () if command == ("demo",) else ("--out", tmp_path / "model.keras")

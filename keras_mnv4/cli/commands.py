@@ -96,6 +96,7 @@ def distill(arguments):
 def export(arguments):
     from keras_mnv4 import export as exporting
     from keras_mnv4 import files
+    from keras_mnv4.export.prepare import output_names
 
     out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
     if out.suffix != (".onnx" if arguments.target == "onnx" else ".tflite"):
@@ -120,8 +121,14 @@ def export(arguments):
             class_names=_class_names_for(arguments.target, arguments.model),
             overwrite=arguments.overwrite,
         )
-    text = f"{report.path}: {report.size:,} bytes; {report.agreement}"
+    text = f"{report.path}: {report.size:,} bytes"
     facts = {"file": report.path, "bytes": report.size, "agreement": dataclasses.asdict(report.agreement)}
+    if len(report.agreements) == 1:
+        text += f"; {report.agreement}"
+    else:
+        named = dict(zip(output_names(model), report.agreements, strict=True))
+        text += "".join(f"\n{name}: {agreement}" for name, agreement in named.items())
+        facts["agreements"] = {name: dataclasses.asdict(agreement) for name, agreement in named.items()}
     facts["float_layers"] = report.float_layers
     if report.float_layers:
         text += f"\nIn float: {', '.join(report.float_layers)}"

@@ -16,6 +16,7 @@ from keras_mnv4.export.prepare import check_backend
 from keras_mnv4.export.prepare import check_inputs
 from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
+from keras_mnv4.export.prepare import output_names
 from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import order_outputs
@@ -180,6 +181,10 @@ def _check_arguments(model, target, class_names):
     check_precision(model)
     if chosen.is_integer:
         check_kernels(model)
+    if len({id(output) for output in model.outputs}) < len(model.outputs):
+        raise ValueError(
+            f"`model` gives the same tensor twice: build it with each output once. Received: {output_names(model)}"
+        )
     is_labelled = chosen.needs_class_names or (chosen.takes_class_names and class_names is not None)
     if is_labelled and len(model.outputs) != 1:
         raise ValueError(
@@ -220,6 +225,7 @@ def _normalization(model, target):
 
 def _convert(model, target):
     import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     frozen = freeze(lambda picture: model(picture, training=False), (1, *model.input_shape[1:]))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], tf.Module())
@@ -229,7 +235,10 @@ def _convert(model, target):
     with warnings.catch_warnings():
         # "Statistics for quantized inputs were expected": the fake-quantisers hold them.
         warnings.simplefilter("ignore", UserWarning)
-        return order_outputs(converter.convert())
+        try:
+            return order_outputs(converter.convert())
+        except ConverterError as error:
+            raise ExportError(f"TensorFlow's converter makes no file of model `{model.name}`: {error}") from error
 
 
 def _file_inputs(model, samples):

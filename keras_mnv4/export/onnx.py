@@ -14,6 +14,7 @@ from keras_mnv4.export.prepare import check_backend
 from keras_mnv4.export.prepare import check_inputs
 from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
+from keras_mnv4.export.prepare import output_names
 from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.qdq import FakeQuant
 from keras_mnv4.export.qdq import Graph
@@ -150,7 +151,24 @@ def _write_float(model, path, samples):
         difference = float(np.max(np.abs(found - wanted)))
         if not difference <= TOLERANCE * max(float(np.ptp(wanted)), 1e-6):  # nor is it where it is no number
             raise ExportError(f"ONNX Runtime's outputs are off by up to {difference:g} from the Keras model's.")
+    if len(pairs) > 1:
+        _name_outputs(path, output_names(model))
     return tuple(compare(*pair) for pair in pairs), (), ()
+
+
+def _name_outputs(path, names):
+    """Calls the outputs of a file `names`, in their order."""
+    import onnx
+
+    proto = onnx.load(path)
+    new = {output.name: name for output, name in zip(proto.graph.output, names, strict=True)}
+    for output in proto.graph.output:
+        output.name = new[output.name]
+    for node in proto.graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
 
 
 def _write_integer(model, path, samples):
@@ -159,7 +177,7 @@ def _write_integer(model, path, samples):
     widen_weight_ranges(model)
     frozen = freeze(lambda image: model(image, training=False), (None, *model.input_shape[1:]))
     quantizers = read_quantizers(frozen)
-    onnx.save(convert(frozen, quantizers), path)
+    onnx.save(convert(frozen, quantizers, output_names(model)), path)
     return verify(path, model, frozen, quantizers, samples)
 
 
@@ -192,12 +210,13 @@ def read_quantizers(frozen):
     return quantizers
 
 
-def convert(frozen, quantizers):
+def convert(frozen, quantizers, output_names=("output",)):
     """A function as an ONNX model with integers.
 
     Args:
         frozen: from `prepare.freeze`.
         quantizers: its fake-quantisers, from `read_quantizers`.
+        output_names: what its outputs are to be called.
 
     Returns:
         An `onnx.ModelProto`.
@@ -222,9 +241,7 @@ def convert(frozen, quantizers):
     with tf.Graph().as_default() as graph:
         inputs = {f"{name}:0": tf.compat.v1.placeholder(tf.float32, shape) for name, shape in kernels.items()}
         tf.import_graph_def(frozen.graph.as_graph_def(), inputs, name="")
-    numbers = [""] if len(outputs) == 1 else [f"_{number}" for number in range(1, len(outputs) + 1)]
-    names = {output.name: f"output{number}" for output, number in zip(outputs, numbers, strict=True)}
-    names[image.name] = "image"
+    names = {output.name: name for output, name in zip(outputs, output_names, strict=True)} | {image.name: "image"}
     names.update({placeholder.name: name.removesuffix(":0") for name, placeholder in inputs.items()})
     proto, _ = tf2onnx.convert.from_graph_def(
         graph.as_graph_def(),

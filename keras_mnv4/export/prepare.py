@@ -23,6 +23,18 @@ def check_inputs(model):
         raise ValueError(f"`model` must have one input. Received: one of {count}")
 
 
+def output_names(model):
+    """What the outputs of a file are called, in the order of `model.outputs`: as their layers are, a lone one `output`.
+
+    Args:
+        model: a Keras model.
+    """
+    names = getattr(model, "output_names", [])  # of a subclassed model nobody knows
+    if len(names) < 2:
+        return ["output"]
+    return names if len(set(names)) == len(names) else [f"output_{place}" for place in range(len(names))]
+
+
 def example_pictures(shape, count=4, seed=0):
     """Made-up pictures with the spectrum of natural ones, for where there are no real ones.
 

@@ -71,6 +71,8 @@ def store_integers(proto, quantizers):
         if conv.input[1] in kernels:
             kernels[conv.input[1]] = _take_in_affine(graph, conv, kernels[conv.input[1]])
     _place_quantizers(graph, quantizers)
+    for node in (*graph.of_kind("Resize"), *graph.of_kind("Slice")):
+        _stay_on_integers(graph, node)
     for conv in graph.of_kind("Conv"):
         if conv.input[1] in kernels:
             kernels[conv.input[1]] = _round_bias(graph, conv, kernels[conv.input[1]])
@@ -104,12 +106,17 @@ class Graph:
         is_output = any(output.name == name for output in self.proto.graph.output)
         return [node for node in self.nodes if name in node.input] + [None] * is_output
 
-    def activation_scale(self, name):
-        """The scale of the codes behind tensor `name`; None if it does not come from a `DequantizeLinear`."""
+    def dequantizer(self, name):
+        """The `DequantizeLinear` that tensor `name` comes from, handed on or not; None if there is none."""
         node = self.producer(name)
         while node is not None and node.op_type in MOVING_OPS:
             node = self.producer(node.input[0])
-        return self.constants[node.input[1]] if node is not None and node.op_type == "DequantizeLinear" else None
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+    def activation_scale(self, name):
+        """The scale of the codes behind tensor `name`; None if it does not come from a `DequantizeLinear`."""
+        node = self.dequantizer(name)
+        return None if node is None else self.constants[node.input[1]]
 
     def computes_on_integers(self, node):
         """Whether all that `node` reads was dequantised, and all that it gives is quantised, activation included."""
@@ -322,6 +329,26 @@ def _place_quantizers(graph, quantizers):
         zero_point = graph.add_constant(f"{clip.name}/zero_point", grid.zero_point, "uint8")
         graph.add_node(position, "QuantizeLinear", [values, scale, zero_point], codes)
         graph.add_node(position + 1, "DequantizeLinear", [codes, scale, zero_point], output)
+
+
+def _stay_on_integers(graph, node):
+    """Says behind a node that hands on codes that they are codes: runtimes compute on integers between roundings only.
+
+    TensorFlow's way to find nearest neighbours, which ONNX gave up, becomes one that finds the same for whole factors.
+    """
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type == "Resize" and attributes["mode"].s != b"nearest":
+        return  # what lies between codes is not rounded by the model either
+    if "coordinate_transformation_mode" in attributes:
+        attributes["coordinate_transformation_mode"].s = b"asymmetric"
+    source = graph.dequantizer(node.input[0])
+    if source is None:
+        return
+    _, scale, zero_point = source.input
+    position, output = graph.nodes.index(node) + 1, node.output[0]
+    node.output[0], codes = f"{output}/unrounded", f"{output}/codes"
+    graph.add_node(position, "QuantizeLinear", [node.output[0], scale, zero_point], codes)
+    graph.add_node(position + 1, "DequantizeLinear", [codes, scale, zero_point], output)
 
 
 def _round_bias(graph, conv, kernel):

@@ -12,8 +12,8 @@ class QuantizedUpSampling2D(layers.UpSampling2D):
     """The `UpSampling2D` of a quantised model, which gives the same numbers.
 
     Keras repeats rows and columns for nearest neighbours, of which a converter makes a dozen operators in five
-    dimensions; resizing is one operator, but XLA has no gradient of it. So this layer repeats in training, and resizes
-    at inference.
+    dimensions; resizing is one operator, but XLA has no gradient of it. So this layer repeats in training, or where
+    rows and columns are not known, and resizes at inference.
 
     Args:
         **kwargs: those of `keras.layers.UpSampling2D`; `interpolation` must be `"nearest"` or `"bilinear"`.
@@ -28,8 +28,9 @@ class QuantizedUpSampling2D(layers.UpSampling2D):
     """
 
     def call(self, inputs, training=False):
-        if training or self.interpolation != "nearest":
-            return super().call(inputs)
         rows, columns = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        is_free = None in (inputs.shape[rows], inputs.shape[columns])
+        if training or is_free or self.interpolation != "nearest":
+            return super().call(inputs)
         sides = inputs.shape[rows] * self.size[0], inputs.shape[columns] * self.size[1]
         return ops.image.resize(inputs, sides, interpolation="nearest", data_format=self.data_format)

@@ -2,6 +2,7 @@ import pathlib
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import fit_statistics
 from conftest import randomize_statistics
@@ -19,6 +20,7 @@ from keras_mnv4.export import runtime
 from keras_mnv4.export import tflite_file
 
 pytestmark = pytest.mark.tensorflow
+EIGHT_BITS = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
 
 
 def tiny(**arguments):
@@ -335,6 +337,8 @@ def test_files_have_all_outputs_in_the_models_order(target, photos, tmp_path):
     if "onnx" in target:
         report = export.to_onnx(model, tmp_path / "m.onnx", samples=photos)
         outputs = export.run_onnx(tmp_path / "m.onnx", photos, batch_size=5)
+        session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+        assert [output.name for output in session.get_outputs()] == ["boxes", "best", "scores"]
     else:
         report = export.to_litert(model, tmp_path / "m.tflite", target, samples=photos)
         outputs = export.LiteRTModel(tmp_path / "m.tflite").predict(photos.astype("uint8"))
@@ -345,6 +349,20 @@ def test_files_have_all_outputs_in_the_models_order(target, photos, tmp_path):
         assert np.abs(found - wanted).mean() < 0.02 * np.ptp(wanted)
     assert len(report.agreements) == 3
     assert report.agreement == min(report.agreements, key=lambda each: each.within_one_step)
+
+
+def test_a_tensor_that_is_given_twice_is_refused(tmp_path):
+    model = tiny()
+    model = keras.Model(model.input, [model.output, model.output])
+    with pytest.raises(ValueError, match="gives the same tensor twice"):
+        export.to_litert(model, tmp_path / "m.tflite", target="float")
+
+
+def test_a_float_output_is_named_by_its_layer(photos, tmp_path):
+    policy = qat.Policy((qat.Rule("boxes", weights=EIGHT_BITS), *qat.get_policy("w8a8").rules))
+    model = qat.quantize_model(detector(), policy, photos)
+    with pytest.raises(export.ExportError, match=r"boxes \(CONV_2D\)"):
+        export.to_litert(model, tmp_path / "m.tflite", "cpu", samples=photos)
 
 
 def test_a_file_with_labels_has_one_output(photos, tmp_path):

@@ -184,6 +184,59 @@ def test_a_model_that_samples_up_trains_under_xla():
     assert losses[1] < losses[0]
 
 
+@pytest.mark.once
+def test_a_model_that_samples_up_takes_pictures_of_any_size():
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.UpSampling2D((2, 3))(layers.Conv2D(4, 3, padding="same")(inputs)))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    for size in (8, 12, 16):  # from the second on Keras traces for sizes that it does not know
+        assert quantized.predict(pictures(2, size), verbose=0).shape == (2, 2 * size, 3 * size, 4)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("size", [3, 6, (2, 6)])
+def test_bilinear_sizes_that_lite_rt_weighs_coarsely(size, tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.Rescaling(1 / 127.5, -1)(inputs))
+    model = keras.Model(inputs, layers.UpSampling2D(size, interpolation="bilinear")(x))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    report = export.to_litert(quantized, tmp_path / "m.tflite", samples=pictures())
+    assert report.agreement.within_one_step == 1.0
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("layer", [layers.UpSampling2D(2), layers.Cropping2D(1)], ids=["up", "crop"])
+def test_onnx_runtime_computes_on_integers_behind(layer, tmp_path):
+    import onnx
+    import onnxruntime
+
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 127.5, -1)(inputs))
+    model = keras.Model(inputs, layers.Conv2D(4, 3, activation="relu")(layer(x)))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    report = export.to_onnx(quantized, tmp_path / "m.onnx", samples=pictures())
+    assert report.float_layers == ()
+    assert report.agreement.within_one_step == 1.0
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"])
+    used = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert used.count("QLinearConv") == 2
+    assert used.count("DequantizeLinear") == 1
+
+
+@pytest.mark.tensorflow
+def test_what_the_converter_has_no_operator_for_is_an_error_of_the_export(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 127.5, -1)(inputs))
+    model = keras.Model(inputs, layers.UpSampling2D(interpolation="bicubic", name="up")(x), name="cubist")
+    policy = qat.Policy((qat.Rule("up"), *qat.get_policy("w8a8").rules))
+    quantized = qat.quantize_model(model, policy, pictures())
+    with pytest.raises(export.ExportError, match=r"no file of model `cubist`: .*ResizeBicubic"):
+        export.to_litert(quantized, tmp_path / "m.tflite", samples=pictures())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("activation", "operator"), [("tanh", "TANH"), ("gelu", "GELU")])
 def test_activations_that_are_tables(activation, operator, tmp_path):
