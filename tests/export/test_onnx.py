@@ -244,8 +244,8 @@ def test_one_wrong_weight_is_noticed(real_photos, tmp_path, monkeypatch):
     model = quantized_network(photos)
     convert = onnx.convert
 
-    def convert_wrongly(frozen, quantizers):
-        proto = convert(frozen, quantizers)
+    def convert_wrongly(frozen, quantizers, output_names):
+        proto = convert(frozen, quantizers, output_names)
         kernels = [tensor for tensor in proto.graph.initializer if len(tensor.dims) > 1]
         (kernel,) = (tensor for tensor in kernels if "head" in tensor.name)
         codes = onnx_format.numpy_helper.to_array(kernel).copy()
