@@ -24,6 +24,7 @@ import time
 
 import keras
 import numpy as np
+from fused_norm import use_fused_norms
 from results import kept
 from rich.console import Console
 from rich.table import Table
@@ -56,6 +57,8 @@ SETTINGS = (
     "weight_decay",
     "dropout",
     "teacher_epochs",
+    "teacher_batch_size",
+    "fused_norms",
     "limit",
 )
 TEACHER_BATCH = 32  # pictures that the teacher sees at a time; the student's batches are others
@@ -69,18 +72,22 @@ class Experiment:
         self.out = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
         self.check_settings()
-        self.pictures = data.load_image_folder(arguments.data, arguments.size, arguments.batch_size)
+        self.pictures = self.load(arguments.batch_size)
         self.classes = len(self.pictures.class_names)
         self.files = sorted(
             path for path in (arguments.data / "train").rglob("*") if path.suffix.lower() in data.SUFFIXES
         )
         if arguments.limit:
-            inputs, labels = self.pictures.train.arrays(arguments.limit)
-            train = data.PictureSet(inputs, labels, arguments.size, arguments.batch_size, shuffle=True)
-            self.pictures = data.PictureData(
-                self.pictures.class_names, train, self.pictures.validation, self.pictures.test
-            )
             self.files = self.files[:: len(self.files) // arguments.limit][: arguments.limit]
+
+    def load(self, batch_size):
+        """The pictures, or the first of them, in batches."""
+        size, limit = self.arguments.size, self.arguments.limit
+        pictures = data.load_image_folder(self.arguments.data, size, batch_size)
+        if not limit:
+            return pictures
+        train = data.PictureSet(*pictures.train.arrays(limit), size, batch_size, shuffle=True)
+        return data.PictureData(pictures.class_names, train, pictures.validation, pictures.test)
 
     def check_settings(self):
         settings = {name: getattr(self.arguments, name) for name in SETTINGS}
@@ -109,7 +116,8 @@ class Experiment:
         shape = (self.arguments.size, self.arguments.size, 3)
         pretrained = EfficientNetLite0(weights="imagenet", input_shape=shape, dropout_rate=self.arguments.dropout)
         teacher = replace_classifier(pretrained, self.classes)
-        training.fine_tune(teacher, self.pictures, self.arguments.teacher_epochs, verbose=2)
+        pictures = self.load(self.arguments.teacher_batch_size or self.arguments.batch_size)
+        training.fine_tune(teacher, pictures, self.arguments.teacher_epochs, verbose=2)
         print(f"teacher: test top-1 {training.top1(teacher, self.pictures.test):.2%}", flush=True)
         with atomic_file(path) as temporary:
             teacher.save(temporary)
@@ -186,6 +194,8 @@ class Experiment:
 
 
 def main(arguments):
+    if arguments.fused_norms:
+        use_fused_norms()
     experiment = Experiment(arguments)
     for seed in arguments.seeds:
         for row in arguments.rows:
@@ -204,6 +214,8 @@ if __name__ == "__main__":
     parser.add_argument("--weight-decay", type=float, default=0.02)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--teacher-epochs", type=int, default=2, help="of fine-tuning all of the teacher")
+    parser.add_argument("--teacher-batch-size", type=int, default=0, help="of fine-tuning, 0 for --batch-size")
+    parser.add_argument("--fused-norms", action="store_true", help="faster normalisations: fused_norm.py")
     parser.add_argument("--limit", type=int, default=0, help="pictures to train on, 0 for all")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

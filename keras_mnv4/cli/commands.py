@@ -121,14 +121,11 @@ def export(arguments):
             class_names=_class_names_for(arguments.target, arguments.model),
             overwrite=arguments.overwrite,
         )
+    named = dict(zip(output_names(model), report.agreements, strict=True))
     text = f"{report.path}: {report.size:,} bytes"
+    text += "".join(f"\n{name}: {each}" for name, each in named.items()) if len(named) > 1 else f"; {report.agreement}"
     facts = {"file": report.path, "bytes": report.size, "agreement": dataclasses.asdict(report.agreement)}
-    if len(report.agreements) == 1:
-        text += f"; {report.agreement}"
-    else:
-        named = dict(zip(output_names(model), report.agreements, strict=True))
-        text += "".join(f"\n{name}: {agreement}" for name, agreement in named.items())
-        facts["agreements"] = {name: dataclasses.asdict(agreement) for name, agreement in named.items()}
+    facts["agreements"] = {name: dataclasses.asdict(each) for name, each in named.items()}
     facts["float_layers"] = report.float_layers
     if report.float_layers:
         text += f"\nIn float: {', '.join(report.float_layers)}"

@@ -19,6 +19,7 @@ from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.qdq import FakeQuant
 from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
+from keras_mnv4.export.runtime import only_or_all
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
 from keras_mnv4.export.verify import check_outputs
@@ -107,8 +108,7 @@ def run_onnx(path, inputs, batch_size=32):
     inputs = np.asarray(inputs, "float32")
     batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
     runs = [session.run(None, {name: batch}) for batch in batches]
-    found = [np.concatenate(each) for each in zip(*runs, strict=True)]
-    return found if len(found) > 1 else found[0]
+    return only_or_all([np.concatenate(each) for each in zip(*runs, strict=True)])
 
 
 def _session(file):
@@ -145,8 +145,7 @@ def _write_float(model, path, samples):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras probes NumPy for aliases that tf2onnx wants
         model.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
-    actual = run_onnx(path, samples)
-    pairs = list(zip(expected, actual if isinstance(actual, list) else [actual], strict=True))
+    pairs = list(zip(expected, keras.tree.flatten(run_onnx(path, samples)), strict=True))
     for wanted, found in pairs:
         difference = float(np.max(np.abs(found - wanted)))
         if not difference <= TOLERANCE * max(float(np.ptp(wanted)), 1e-6):  # nor is it where it is no number

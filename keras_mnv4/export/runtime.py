@@ -46,12 +46,11 @@ class LiteRTModel:
             arrays, in the order of the Keras model's `outputs`.
         """
         found = [_real(*each) for each in zip(self._run_all(inputs), self.outputs, strict=True)]
-        return found if len(found) > 1 else found[0]
+        return only_or_all(found)
 
     def predict_codes(self, inputs):
         """Like `predict`, but returns the outputs as the file gives them: int8 or uint8 codes, or floats."""
-        found = self._run_all(inputs)
-        return found if len(found) > 1 else found[0]
+        return only_or_all(self._run_all(inputs))
 
     def quantize(self, inputs):
         """`inputs` in the type of the file's input."""
@@ -73,6 +72,11 @@ class LiteRTModel:
         self._interpreter.set_tensor(self.input["index"], codes[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"])[0] for output in self.outputs]
+
+
+def only_or_all(found):
+    """What there is one of by itself, several as the list that they are."""
+    return found if len(found) > 1 else found[0]
 
 
 def _real(codes, output):

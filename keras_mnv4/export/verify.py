@@ -134,9 +134,8 @@ def check_outputs(model, samples, actual, steps):
         ExportError: if the outputs are those of another network.
     """
     expected = map(np.asarray, keras.tree.flatten(model.predict(samples, verbose=0)))
-    actual = actual if isinstance(actual, list) else [actual]
-    names = output_names(model)
-    return tuple(_check_output(*each) for each in zip(names, expected, actual, steps, strict=True))
+    each_output = zip(output_names(model), expected, keras.tree.flatten(actual), steps, strict=True)
+    return tuple(_check_output(*each) for each in each_output)
 
 
 def _check_output(name, expected, actual, step):
