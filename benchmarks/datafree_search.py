@@ -1,10 +1,10 @@
 """Searches on made-up pictures against the same searches on real ones: is what they find as good?
 
-`python benchmarks/datafree_search.py FOLDER` trains a teacher on a folder of images, 32 pixels wide, has it paint as
-many pictures as there are real ones to search on, and searches the space of `search.py` by three strategies on either,
-under the same limit, for as many epochs. What is found is trained from scratch on real pictures, and so are random
-networks of the space within the limit. Each seed is of a whole search and of the training of what it found. Parts are
-kept in `--out`, where the same command goes on after a stop; they can run side by side:
+`python benchmarks/datafree_search.py FOLDER` trains a teacher on a folder of images, 32 pixels wide, has it paint
+pictures, and searches a small space by three strategies on these, and on all real training pictures, under the same
+limit and for as many steps. What is found is trained from scratch on real pictures, and so are random networks of the
+space within the limit. Each seed is of a whole search and of the trainings of what it found. Parts are kept in `--out`,
+where the same command goes on after a stop; they can run side by side:
 
 | `--part` | does | needs |
 |---|---|---|
@@ -14,6 +14,9 @@ kept in `--out`, where the same command goes on after a stop; they can run side 
 | `report` | test top-1 of all | |
 
 On made-up pictures networks learn what the teacher says of them, as augmented; on real ones the labels of the pictures.
+
+The space is of two stages of universal inverted bottlenecks in their four kinds, with expansion and depth to choose:
+networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spaces of DARTS and ProxylessNAS.
 """
 
 import argparse
@@ -23,37 +26,93 @@ import keras
 import numpy as np
 import search
 from datafree import NATURAL
+from fused_norm import use_fused_norms
 from pareto import RESNET18
 
 from keras_mnv4 import data
 from keras_mnv4 import datafree
 from keras_mnv4 import training
 from keras_mnv4 import tuner
+from keras_mnv4.applications import UIB
+from keras_mnv4.applications import Architecture
+from keras_mnv4.applications import Conv
 from keras_mnv4.applications import build_network
+from keras_mnv4.applications import choice
 from keras_mnv4.files import atomic_file
+from keras_mnv4.fitting import adamw
+from keras_mnv4.fitting import fit_classifier
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
-TRAIN_SHARE = 0.7  # of the pictures of a search; candidates are scored on the others
+SCORE_PICTURES = {"made": 1000, "real": 3000}  # that candidates are scored on
+
+# ResNet-18 for pictures of 32 pixels: its first maps have 16, where those of ImageNet have 56.
+TEACHER = Architecture(
+    "resnet18_teacher",
+    (Conv(32, kernel=3, stride=2), *RESNET18.blocks[2:]),
+    default_size=search.SIZE,
+    head_filters=None,
+    has_fixed_stem=True,
+    definition="timm",
+)
+
+
+def stage(filters, depth):
+    """Rows of a stage: inverted bottlenecks of any of the four kinds, those behind the first may be left out."""
+    how = {"expand": choice(1, 2, 4), "start": choice(0, 3), "middle": choice(0, 3)}
+    return UIB(filters, stride=2, **how), *[choice(None, UIB(filters, **how))] * (depth - 1)
+
+
+def blends():
+    """Layers that crop pictures and mix each with another one: a teacher says what it sees in that, too."""
+    return [
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomZoom((-0.6, 0.0), (-0.6, 0.0), fill_mode="nearest"),
+        keras.layers.RandomTranslation(0.15, 0.15, fill_mode="nearest"),
+        keras.layers.MixUp(0.4),
+    ]
+
+
+SPACE = tuner.SearchSpace(
+    Architecture(
+        "datafree_32",
+        (
+            Conv(16, kernel=3, stride=2),
+            *stage(32, depth=2),
+            *stage(64, depth=3),
+            Conv(128, kernel=1),
+        ),
+        default_size=search.SIZE,
+        head_filters=None,
+    )
+)
 
 
 class Experiment(search.Experiment):
-    """What all parts share: that of `search.py`, and a teacher."""
+    """What all parts share: that of `search.py`, its own space, and a teacher."""
+
+    space = SPACE
 
     def teacher(self):
-        """ResNet-18 of half the width, trained unless it is there."""
+        """The teacher, trained unless it is there."""
         path = self.out / "teacher.keras"
         if path.exists():
             return keras.models.load_model(path)
         keras.utils.set_random_seed(0)
         shape = (search.SIZE, search.SIZE, 3)
-        teacher = build_network(RESNET18, alpha=0.5, classes=self.classes, input_shape=shape)
-        all_pictures = data.load_image_folder(self.arguments.folder, search.SIZE, 128)
-        training.train(teacher, all_pictures, self.arguments.teacher_epochs, verbose=2)
-        print(f"teacher: test top-1 {training.top1(teacher, all_pictures.test):.2%}", flush=True)
+        teacher = build_network(TEACHER, alpha=0.5, classes=self.classes, input_shape=shape)
+        pictures = self.all_pictures(batch_size=128)
+        epochs = self.arguments.teacher_epochs
+        optimizer = adamw(3e-3, epochs * len(pictures.train), warmup_share=0.1)
+        fit_classifier(teacher, pictures, optimizer, epochs, self.augmentation(), verbose=2)
+        print(f"teacher: test top-1 {training.top1(teacher, pictures.test):.2%}", flush=True)
         with atomic_file(path) as temporary:
             teacher.save(temporary)
         return teacher
+
+    def all_pictures(self, batch_size):
+        """All real pictures, where `self.pictures` has those that networks are trained from scratch on."""
+        return data.load_image_folder(self.arguments.folder, search.SIZE, batch_size)
 
     def made(self):
         """The pictures that the teacher painted."""
@@ -70,63 +129,82 @@ class Experiment(search.Experiment):
         )
 
     def to_search_on(self, kind):
-        """Training and validation pictures of a search, as many of either kind, and how to train on them."""
-        batch = self.arguments.batch_size
+        """Training and validation pictures of a search, and how to train on them."""
+        batch, scored = self.arguments.batch_size, SCORE_PICTURES[kind]
         if kind == "made":
-            shares = (TRAIN_SHARE, 1 - TRAIN_SHARE, 0.0)
-            return self.made().picture_data(search.SIZE, batch, shares), {"teacher": self.teacher()}
-        inputs, labels = self.pictures.train.arrays(self.arguments.pictures)
-        order = np.random.default_rng(0).permutation(len(labels))
-        sets = [
-            data.PictureSet(inputs[part], labels[part], search.SIZE, batch, shuffle=not place)
-            for place, part in enumerate(np.split(order, [round(TRAIN_SHARE * len(order))]))
-        ]
-        return data.PictureData(self.pictures.class_names, *sets, self.pictures.test), {}
+            shares = (self.arguments.pictures - scored, scored, 0)
+            augmentation = blends() if self.arguments.made_augmentation == "blends" else self.augmentation()
+            how = {"teacher": self.teacher(), "augmentation": augmentation}
+            return self.made().picture_data(search.SIZE, batch, shares), how
+        every = self.all_pictures(batch)
+        train = data.PictureSet(*every.train.arrays(), search.SIZE, batch, shuffle=True)
+        validation = data.PictureSet(*every.validation.arrays(scored), search.SIZE, batch)
+        how = {"augmentation": self.augmentation()}
+        return data.PictureData(every.class_names, train, validation, every.test), how
 
     def find(self, kind, strategy, seed):
         """The candidate that a strategy finds on pictures of a kind."""
         keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
         pictures, how = self.to_search_on(kind)
+        by_gradients = strategy != "spos"  # weights then learn on half of the pictures
         how |= {
-            "augmentation": self.augmentation(),
             "limits": {"macs": self.limit},
-            "epochs": self.arguments.search_epochs,
+            "epochs": round(self.arguments.search_steps * (1 + by_gradients) / len(pictures.train)),
             "learning_rate": self.arguments.learning_rate,
             "seed": seed,
         }
         folder = self.out / f"{kind}_{strategy}_{seed}"
-        if strategy != "spos":
+        if by_gradients:
             how |= {"architecture_learning_rate": self.arguments.architecture_learning_rate}
-            return tuner.gradient_search(search.SPACE, pictures, folder, strategy, **how)
+            return tuner.gradient_search(self.space, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         how |= {"objective": self.arguments.objective}
-        return tuner.search(search.SPACE, pictures, folder, **how).best_candidate()
+        return tuner.search(self.space, pictures, folder, **how).best_candidate()
 
     def search_on(self, kind):
         """Searches by the strategies asked for, and trains what they find."""
         for strategy in self.arguments.strategies:
-            for seed in range(self.arguments.seeds):
-                found = self.kept(f"{kind}_{strategy}_{seed}_found", self.find, kind, strategy, seed)
-                architecture = search.SPACE.architecture_of(found)
-                self.kept(f"{kind}_{strategy}_{seed}", self.train_alone, architecture, seed=seed)
+            for seed in self.arguments.seeds:
+                name = f"{kind}_{strategy}_{seed}"
+                found = self.kept(f"{name}_found", self.find, kind, strategy, seed)
+                self.train_found(name, found)
+
+    def train_found(self, name, candidate):
+        """Trains a candidate as often as asked for, each time with another seed."""
+        architecture = self.space.architecture_of(candidate)
+        for seed, result in enumerate(self.trained(name)):
+            self.kept(result, self.train_alone, architecture, seed=seed)
 
     def random(self):
         """Trains random networks within the limit."""
-        costs = tuner.CostModel(search.SPACE, {"macs": self.limit}, (search.SIZE, search.SIZE, 3), self.classes)
+        costs = tuner.CostModel(self.space, {"macs": self.limit}, (search.SIZE, search.SIZE, 3), self.classes)
         random = np.random.default_rng(2)
         for index in range(self.arguments.randoms):
-            self.kept(f"random_{index}", self.train_alone, search.SPACE.architecture_of(costs.sample(random)))
+            self.train_found(f"random_{index}", costs.sample(random))
 
     def report(self):
+        """Prints what there is: of each network the mean of its trainings, then the mean over networks."""
         for name in ("random", *(f"{kind}_{strategy}" for strategy in STRATEGIES for kind in ("real", "made"))):
-            results = [self.result(f"{name}_{index}") for index in range(self.arguments.randoms)]
-            scores = [each["top1"] for each in results if each]
-            if scores:
-                macs = np.mean([each["macs"] for each in results if each]) / 1e6
-                spread = f"from {min(scores):.2%} to {max(scores):.2%}"
-                error = np.std(scores, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
-                mean = f"top-1 {np.mean(scores):.2%} (standard error {error:.2%})"
-                print(f"{name:18} {len(scores)} runs, {macs:.2f} M MACs, {mean}, {spread}")
+            networks = [
+                [each for each in map(self.result, self.trained(f"{name}_{index}")) if each]
+                for index in range(self.arguments.randoms)
+            ]
+            networks = [each for each in networks if each]
+            if not networks:
+                continue
+            scores = np.array([np.mean([each["top1"] for each in trained]) for trained in networks])
+            macs = np.mean([trained[0]["macs"] for trained in networks]) / 1e6
+            error = np.std(scores, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
+            each = ", ".join(f"{score:.2%}" for score in scores)
+            print(
+                f"{name:18} {len(scores)} networks, {sum(map(len, networks))} trainings, {macs:.2f} M MACs, "
+                f"top-1 {scores.mean():.2%} (standard error {error:.2%}): {each}"
+            )
+
+    def trained(self, name):
+        """Names of the results of a network's trainings."""
+        return [f"{name}_trained_{seed}" for seed in range(self.arguments.trainings)]
 
 
 def main():
@@ -134,27 +212,33 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
-    parser.add_argument("--teacher-epochs", type=int, default=12)
-    parser.add_argument("--pictures", type=int, default=4000, help="to search on, of either kind")
+    parser.add_argument("--teacher-epochs", type=int, default=14)
+    parser.add_argument("--pictures", type=int, default=6000, help="to paint")
     parser.add_argument("--rounds", type=int, default=4, help="of the calibration of labels")
-    parser.add_argument("--steps", type=int, default=250, help="of painting")
-    parser.add_argument("--search-epochs", type=int, default=40)
-    parser.add_argument("--generations", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=120, help="of painting")
     parser.add_argument(
-        "--objective", choices=("val_accuracy", "val_loss"), default="val_accuracy", help="of evolution, for spos"
+        "--made-augmentation", choices=("blends", "small"), default="blends", help="as real ones: small"
+    )
+    parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")
+    parser.add_argument("--generations", type=int, default=12)
+    parser.add_argument(
+        "--objective", choices=("val_accuracy", "val_loss"), default="val_loss", help="of evolution, for spos"
     )
     parser.add_argument("--train-pictures", type=int, default=20000, help="real ones, to train what is found on")
     parser.add_argument("--epochs", type=int, default=8, help="of networks that are trained from scratch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument(
-        "--architecture-learning-rate", type=float, default=None, help="of the choices, by gradients; default: papers'"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--architecture-learning-rate", type=float, default=2e-3, help="of the choices, by gradients")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of searches")
+    parser.add_argument("--trainings", type=int, default=3, help="of each network")
     parser.add_argument("--randoms", type=int, default=9, help="random networks")
+    parser.add_argument("--fused-norms", action="store_true", help="faster normalisations: fused_norm.py")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("datafree_search"))
     parser.set_defaults(candidates=0)
-    experiment = Experiment(parser.parse_args())
+    arguments = parser.parse_args()
+    if arguments.fused_norms:
+        use_fused_norms()
+    experiment = Experiment(arguments)
     parts = {
         "pictures": experiment.made,
         "made": lambda: experiment.search_on("made"),

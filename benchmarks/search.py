@@ -76,6 +76,8 @@ OF_BITS = {"mixed": make_space("search_32", (4, 8), **KERNELS), "uniform": make_
 class Experiment:
     """What all parts share: pictures, costs, and a folder of results."""
 
+    space = SPACE
+
     def __init__(self, arguments):
         self.arguments = arguments
         self.out = arguments.out
@@ -87,10 +89,10 @@ class Experiment:
         validation = data.PictureSet(*self.pictures.validation.arrays(VALIDATION_PICTURES), SIZE, arguments.batch_size)
         self.pictures = data.PictureData(self.pictures.class_names, train, validation, self.pictures.test)
         self.classes = len(self.pictures.class_names)
-        self.costs = tuner.CostModel(SPACE, input_shape=(SIZE, SIZE, 3), classes=self.classes)
+        self.costs = tuner.CostModel(self.space, input_shape=(SIZE, SIZE, 3), classes=self.classes)
         random = np.random.default_rng(0)
-        self.candidates = [SPACE.sample(random) for _ in range(arguments.candidates)]
-        self.limit = self.costs.cost(SPACE.mend(SPACE.largest), "macs") / 2
+        self.candidates = [self.space.sample(random) for _ in range(arguments.candidates)]
+        self.limit = self.costs.cost(self.space.mend(self.space.largest), "macs") / 2
 
     def kept(self, name, make, *arguments, **options):
         """The result called `name`; made by `make` if it is not there."""
@@ -126,7 +128,7 @@ class Experiment:
     def supernet(self):
         """The supernet, trained."""
         keras.utils.set_random_seed(0)
-        supernet = tuner.SuperNet(SPACE, (SIZE, SIZE, 3), self.classes)
+        supernet = tuner.SuperNet(self.space, (SIZE, SIZE, 3), self.classes)
         path = self.out / "supernet.weights.h5"
         if path.exists():
             supernet.load_weights(path)
@@ -148,7 +150,7 @@ class Experiment:
         calibration = self.pictures.train.arrays(1000)[0]
         for index, candidate in enumerate(self.candidates):
             self.kept(f"score_{index}", supernet.score, candidate, (pictures, labels), calibration)
-        costs = tuner.CostModel(SPACE, {"macs": self.limit}, (SIZE, SIZE, 3), self.classes)
+        costs = tuner.CostModel(self.space, {"macs": self.limit}, (SIZE, SIZE, 3), self.classes)
         oracle = tuner.EvolutionOracle(costs, population=POPULATION, generations=self.arguments.generations, seed=0)
         found = tuner.UIBTuner(supernet, oracle, costs, directory=self.out, project_name="evolution")
         found.search(validation_data=(pictures, labels), calibration_data=calibration)
@@ -165,15 +167,15 @@ class Experiment:
         random = np.random.default_rng(1)
         equal = []
         while len(equal) < self.arguments.equals:
-            candidate = SPACE.sample(random)
+            candidate = self.space.sample(random)
             if 0.95 * macs <= self.costs.cost(candidate, "macs") <= 1.05 * macs:
                 equal.append(candidate)
-        architecture = SPACE.architecture_of(best["candidate"])
+        architecture = self.space.architecture_of(best["candidate"])
         for seed in range(self.arguments.seeds):
             self.kept(f"best_{seed}", self.train_alone, architecture, seed=seed)
             self.kept(f"conv_small_{seed}", self.train_alone, small, float(alpha), seed)
         for index, candidate in enumerate(equal):
-            self.kept(f"equal_{index}", self.train_alone, SPACE.architecture_of(candidate))
+            self.kept(f"equal_{index}", self.train_alone, self.space.architecture_of(candidate))
 
     def how_to_search(self, limits, share=1):
         """Arguments of the package's own searches: the supernet's budget here, or a share of it."""
@@ -224,7 +226,7 @@ class Experiment:
     def train_candidates(self):
         """Trains the random candidates."""
         for index, candidate in enumerate(self.candidates):
-            self.kept(f"alone_{index}", self.train_alone, SPACE.architecture_of(candidate))
+            self.kept(f"alone_{index}", self.train_alone, self.space.architecture_of(candidate))
 
     def report(self):
         """Prints what there is."""
