@@ -217,7 +217,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=4, help="of the calibration of labels")
     parser.add_argument("--steps", type=int, default=120, help="of painting")
     parser.add_argument(
-        "--made-augmentation", choices=("blends", "small"), default="blends", help="as real ones: small"
+        "--made-augmentation",
+        choices=("blends", "small"),
+        default="blends",
+        help="small: as real ones; each in an --out of its own",
     )
     parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")
     parser.add_argument("--generations", type=int, default=12)
