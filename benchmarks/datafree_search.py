@@ -160,6 +160,8 @@ class Experiment(search.Experiment):
             return tuner.gradient_search(self.space, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         how |= {"objective": self.arguments.objective}
+        if kind == "made":
+            how |= {"scored_by": self.arguments.made_scored_by}
         return tuner.search(self.space, pictures, folder, **how).best_candidate()
 
     def search_on(self, kind):
@@ -222,6 +224,7 @@ def main():
         default="blends",
         help="small: as real ones; each in an --out of its own",
     )
+    parser.add_argument("--made-scored-by", choices=("labels", "teacher"), default="teacher", help="for spos")
     parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")
     parser.add_argument("--generations", type=int, default=12)
     parser.add_argument(

@@ -45,7 +45,7 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
     assert len(again.results()) == 6
     assert all(each in again.results() for each in results)
     assert (tmp_path / "supernet.keras").stat().st_mtime == supernet
-    others = dataclasses.replace(digits, train=digits.test)
+    others, teacher = dataclasses.replace(digits, train=digits.test), small_classifier()
     for space, pictures, changes, other in (
         (tuner.tiny_space(), digits, {}, "space"),
         (tuner.tiny_space((4, 8)), others, {}, "pictures"),
@@ -53,7 +53,8 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
         (tuner.tiny_space((4, 8)), digits, {"objective": "val_loss"}, "objective"),
         (tuner.tiny_space((4, 8)), digits, {"augmentation": [keras.layers.RandomFlip()]}, "augmentation"),
-        (tuner.tiny_space((4, 8)), digits, {"teacher": small_classifier()}, "teacher"),
+        (tuner.tiny_space((4, 8)), digits, {"teacher": teacher}, "teacher"),
+        (tuner.tiny_space((4, 8)), digits, {"teacher": teacher, "scored_by": "teacher"}, "scored_by, teacher"),
     ):
         with pytest.raises(ValueError, match=f"a search of another {other}: give another `directory`"):
             tuner.search(space, pictures, tmp_path, **{**how, **changes})
@@ -122,6 +123,27 @@ def test_teachers_that_are_functions_are_known_by_what_they_say(digits, tmp_path
     assert tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, teacher=sharp, **how) == found
     with pytest.raises(ValueError, match="a search of another teacher"):
         tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, teacher=soft, **how)
+
+
+def test_candidates_are_scored_on_changed_pictures_by_what_a_teacher_says(digits, tmp_path):
+    teacher = small_classifier()
+    how = {"epochs": 1, "population": 4, "generations": 1, "verbose": 0, "teacher": teacher, "scored_by": "teacher"}
+    how["augmentation"] = [keras.layers.Rescaling(-1.0, 255.0)]
+    found = tuner.search(tuner.tiny_space(), digits, tmp_path, **how)
+    negatives = 255.0 - digits.validation.arrays()[0]
+    says = teacher.predict(negatives, verbose=0)
+    for each in found.results():
+        calibration = 255.0 - digits.train.arrays()[0]
+        score = found.supernet.score(each["candidate"], (negatives, says), calibration)
+        assert each["accuracy"] == pytest.approx(score["accuracy"], abs=0.05)  # batches have others together
+        assert each["loss"] == pytest.approx(score["loss"], rel=0.05)
+    for wrong, message in (
+        ({"scored_by": "judge"}, "`scored_by` must be one of labels, teacher. Received: 'judge'"),
+        ({"teacher": None}, "`scored_by='teacher'` needs a `teacher`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tuner.search(tuner.tiny_space(), digits, tmp_path / "wrong", **{**how, **wrong})
+        assert not (tmp_path / "wrong").exists()
 
 
 def test_candidates_are_compared_by_the_loss_if_that_is_the_objective(digits, tmp_path):
