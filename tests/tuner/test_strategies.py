@@ -346,7 +346,7 @@ def test_a_teacher_is_asked_about_pictures_as_they_were_changed(name):
     pictures = random.integers(0, 256, (2, 4, 32, 32, 3)).astype("float32")
     teacher, classes = make_teacher(), np.zeros((2, 4), "int32")
     before = [ops.convert_to_numpy(weight) for weight in teacher.weights]
-    changed = np.stack([255.0 - pictures[0], pictures[1]])
+    changed = 255.0 - pictures
     soft_labels = [teacher.predict(each, verbose=0) for each in changed]
     invert = keras.layers.Rescaling(-1.0, offset=255.0)
 
@@ -367,6 +367,20 @@ def test_a_teacher_is_asked_about_pictures_as_they_were_changed(name):
         np.testing.assert_allclose(each, other, rtol=1e-4, atol=1e-5)
     for weight, value in zip(teacher.weights, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+
+
+def test_without_a_teacher_pictures_for_the_architecture_are_not_changed():
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (2, 4, 32, 32, 3)).astype("float32")
+    invert = keras.layers.Rescaling(-1.0, offset=255.0)
+    logits = []
+    for shown, changes in ((pictures, [invert]), (np.stack([255.0 - pictures[0], pictures[1]]), [])):
+        keras.utils.set_random_seed(0)
+        strategy = tuner.DARTS(tuner.SuperNet(TINY, classes=2), augmentation=changes)
+        strategy.compile(keras.optimizers.SGD(0.1), architecture_optimizer=keras.optimizers.SGD(1.0))
+        strategy.train_on_batch(tuple(shown), (np.arange(4) % 2, np.arange(4) // 2))
+        logits.append(ops.convert_to_numpy(strategy.logits))
+    np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.once

@@ -27,7 +27,8 @@ class Strategy(keras.Model):
         supernet: a `SuperNet`.
         seed: seed of all that is drawn.
         first_logits: initialiser of the logits; None for a strategy without any.
-        augmentation: Keras layers that change the pictures for the weights.
+        augmentation: Keras layers that change the pictures for the weights; with a teacher, which can say what it sees
+            in any, those for the architecture, too.
         teacher: a built Keras classifier of the same classes that takes what the supernet takes, or a function from
             such pictures to probabilities. What it says of pictures, as they were changed, takes the place of their
             labels in the loss, in training and in `evaluate`; metrics keep the labels. It computes as at inference
@@ -110,34 +111,40 @@ class Strategy(keras.Model):
         raise NotImplementedError(f"{type(self).__name__} must implement `default_optimizer`")
 
     def call(self, inputs, training=False):
-        pictures = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+        pictures, search_pictures = _pair(inputs)
         if not training:
             return self.supernet(pictures, self._best_gates(), training=False)
-        if self.augmentation:
-            pictures = ops.cast(pictures, self.compute_dtype)
-        for layer in self.augmentation:
-            pictures = layer(pictures, training=True)
+        pictures = self._changed(pictures)
+        if search_pictures is not None and self._ask is not None:
+            search_pictures = self._changed(search_pictures)
         parts = self.draw()
         self.steps.assign_add(1)
         gates = ops.stop_gradient(self.coder.join(parts))
         outputs = self.supernet(pictures, gates, training=True)
-        return {"outputs": outputs, "pictures": pictures, "parts": parts}
+        return {"outputs": outputs, "parts": parts, "pictures": pictures, "search_pictures": search_pictures}
+
+    def _changed(self, pictures):
+        if self.augmentation:
+            pictures = ops.cast(pictures, self.compute_dtype)
+        for layer in self.augmentation:
+            pictures = layer(pictures, training=True)
+        return pictures
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        (pictures, search_pictures), (labels, search_labels) = _pairs(x, y)
+        pictures, labels = _pair(x)[0], _pair(y)[0]
         if not isinstance(y_pred, dict):
             return super().compute_loss(pictures, self._labels_of(pictures, labels), y_pred, sample_weight, training)
+        pictures, search_pictures = y_pred["pictures"], y_pred["search_pictures"]
         if self.logits is not None and search_pictures is None:
             raise ValueError(
                 f"`{type(self).__name__}` needs pictures for the weights and others for the architecture: "
                 "`fit(search_batches(data, search_data))`."
             )
-        pictures = y_pred["pictures"]
         labels = self._labels_of(pictures, labels)
         loss = super().compute_loss(pictures, labels, y_pred["outputs"], sample_weight, training)
         if self.logits is None:
             return loss
-        search_labels = self._labels_of(search_pictures, search_labels)
+        search_labels = self._labels_of(search_pictures, _pair(y)[1])
         return loss + self.architecture_loss(search_pictures, search_labels, y_pred["parts"], (pictures, labels))
 
     def _labels_of(self, pictures, labels):
@@ -145,7 +152,7 @@ class Strategy(keras.Model):
         return labels if self._ask is None else ops.stop_gradient(self._ask(pictures))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        (pictures, _), (labels, _) = _pairs(x, y)
+        pictures, labels = _pair(x)[0], _pair(y)[0]
         outputs = y_pred["outputs"] if isinstance(y_pred, dict) else y_pred
         return super().compute_metrics(pictures, labels, outputs, sample_weight)
 
@@ -198,9 +205,9 @@ def labeller(teacher):
     return lambda pictures: ops.softmax(view(pictures)["logits"])
 
 
-def _pairs(x, y):
-    """Pictures and labels, each as a pair: for the weights and, if there are any, for the architecture."""
-    return (x, y) if isinstance(x, (tuple, list)) else ((x, None), (y, None))
+def _pair(data):
+    """Pictures, or labels: those for the weights and, if there are any, those for the architecture."""
+    return data if isinstance(data, (tuple, list)) else (data, None)
 
 
 def search_batches(data, search_data, batch_size=64, seed=0):
