@@ -12,14 +12,17 @@ TEMPERATURE = 3.0
 class SoftLabelLoss(keras.losses.Loss):
     """Cross-entropy of a network's probabilities with a teacher's, both taken at a temperature.
 
-    Labels are plain probabilities, as a `SyntheticSet` or a `teacher` that a search asks has them. Without the square
-    of the temperature for a factor, as in the authors' code.
+    Labels are plain probabilities, as a `SyntheticSet` or a `teacher` that a search asks has them.
 
-    Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086), its code.
+    Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086), its code; the
+    square of the temperature, which that has not: Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv
+    1503.02531), section 2.
 
     Args:
         temperature: what logits are divided by before the softmax.
         from_logits: whether the network gives logits and not probabilities.
+        times_square: whether the loss is multiplied by the square of the temperature: its gradient is then about as
+            large at any. For what stands beside it, such as a cost or a decay, and optimizers to which that matters.
         **kwargs: those of `keras.losses.Loss`.
 
     Example:
@@ -27,12 +30,13 @@ class SoftLabelLoss(keras.losses.Loss):
     >>> search(small_space(), made.picture_data(), "search", teacher=teacher, loss=SoftLabelLoss())
     """
 
-    def __init__(self, temperature=TEMPERATURE, from_logits=False, name="soft_labels", **kwargs):
+    def __init__(self, temperature=TEMPERATURE, from_logits=False, times_square=False, name="soft_labels", **kwargs):
         super().__init__(name=name, **kwargs)
         if temperature <= 0:
             raise ValueError(f"`temperature` must be above 0. Received: {temperature}")
         self.temperature = temperature
         self.from_logits = from_logits
+        self.times_square = times_square
 
     def call(self, y_true, y_pred):
         logits = ops.cast(y_pred, "float32") if self.from_logits else log_probabilities(y_pred)
@@ -43,7 +47,9 @@ class SoftLabelLoss(keras.losses.Loss):
             )
         powers = ops.power(ops.cast(y_true, "float32"), 1.0 / self.temperature)  # exact where a probability is 0
         soft_labels = powers / ops.sum(powers, axis=-1, keepdims=True)
-        return -ops.sum(soft_labels * ops.log_softmax(logits / self.temperature), axis=-1)
+        factor = self.temperature**2 if self.times_square else 1.0
+        return -factor * ops.sum(soft_labels * ops.log_softmax(logits / self.temperature), axis=-1)
 
     def get_config(self):
-        return {**super().get_config(), "temperature": self.temperature, "from_logits": self.from_logits}
+        own = {"temperature": self.temperature, "from_logits": self.from_logits, "times_square": self.times_square}
+        return {**super().get_config(), **own}

@@ -80,7 +80,7 @@ def search(
         teacher: what is asked for the labels of every batch, as it was changed, instead of those of the training set:
             a built Keras classifier of the same classes that takes bytes, or a function from pictures to probabilities.
         loss: of the networks' probabilities with the labels; None for the cross-entropy with classes, or with the
-            probabilities that are the labels, or, with a teacher, for `keras_mnv4.datafree.SoftLabelLoss()`.
+            probabilities that are the labels, or, with a teacher, for `keras_mnv4.datafree.SoftLabelLoss`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
         objective: by what candidates are compared: `"val_accuracy"`, or `"val_loss"`, the cross-entropy with the labels
             they are scored by, which tells candidates apart where nearly all are right.

@@ -123,6 +123,8 @@ def test_soft_label_loss_by_hand():
         loss = datafree.SoftLabelLoss(3.0, from_logits)
         output = student if from_logits else softmax(student)
         assert float(loss(softmax(teacher), output)) == pytest.approx(expected, rel=1e-5)
+    squared = datafree.SoftLabelLoss(3.0, times_square=True)
+    assert float(squared(softmax(teacher), softmax(student))) == pytest.approx(9 * expected, rel=1e-5)
     for labels in (np.array([0]), np.array([[0]])):
         with pytest.raises(ValueError, match="Labels must be probabilities"):
             loss(labels, softmax(student))
@@ -133,8 +135,8 @@ def test_soft_label_loss_by_hand():
     assert float(datafree.SoftLabelLoss(from_logits=True)(softmax(peaked), 30.0 * sure)) == pytest.approx(
         expected, rel=1e-3
     )
-    again = keras.losses.deserialize(keras.losses.serialize(loss))
-    assert (again.temperature, again.from_logits) == (3.0, False)
+    again = keras.losses.deserialize(keras.losses.serialize(squared))
+    assert (again.temperature, again.from_logits, again.times_square) == (3.0, False, True)
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ class Strategy(keras.Model):
         Args:
             optimizer: that of the weights.
             loss: of the networks' outputs with the labels; None for the cross-entropy with classes, or, with a
-                teacher, for `keras_mnv4.datafree.SoftLabelLoss`; of logits where the supernet gives those.
+                teacher, for `keras_mnv4.datafree.SoftLabelLoss`, with the square of the temperature where it stands
+                beside a cost; of logits where the supernet gives those.
             architecture_optimizer: that of the logits; None for that of the paper.
             **kwargs: those of `keras.Model.compile`.
         """
@@ -101,8 +102,11 @@ class Strategy(keras.Model):
         elif architecture_optimizer is not None:
             raise ValueError(f"`{type(self).__name__}` has no logits for an `architecture_optimizer`.")
         if loss is None:
-            kind = keras.losses.SparseCategoricalCrossentropy if self._ask is None else SoftLabelLoss
-            loss = kind(from_logits=self.supernet.gives_logits)
+            from_logits = self.supernet.gives_logits
+            if self._ask is None:
+                loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+            else:
+                loss = SoftLabelLoss(from_logits=from_logits, times_square=self.logits is not None)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.optimizer.build(self.trainable_variables)  # in a step, devices would make collectives in another order
 
