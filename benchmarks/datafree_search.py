@@ -13,7 +13,8 @@ where the same command goes on after a stop; they can run side by side:
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
 
-On made-up pictures networks learn what the teacher says of them, as augmented; on real ones the labels of the pictures.
+On made-up pictures networks learn what the teacher says of them, as augmented, and candidates are scored by that; on real
+ones by the labels of the pictures.
 
 The space is of two stages of universal inverted bottlenecks in their four kinds, with expansion and depth to choose:
 networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spaces of DARTS and ProxylessNAS.
@@ -28,6 +29,7 @@ import search
 from datafree import NATURAL
 from fused_norm import use_fused_norms
 from pareto import RESNET18
+from results import check_settings
 
 from keras_mnv4 import data
 from keras_mnv4 import datafree
@@ -44,6 +46,22 @@ from keras_mnv4.fitting import fit_classifier
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 PARTS = ("pictures", "made", "real", "random", "report")
+SETTINGS = (
+    "teacher_epochs",
+    "pictures",
+    "rounds",
+    "steps",
+    "made_augmentation",
+    "made_scored_by",
+    "search_steps",
+    "generations",
+    "objective",
+    "train_pictures",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "architecture_learning_rate",
+)
 SCORE_PICTURES = {"made": 1000, "real": 3000}  # that candidates are scored on
 
 # ResNet-18 for pictures of 32 pixels: its first maps have 16, where those of ImageNet have 56.
@@ -92,6 +110,10 @@ class Experiment(search.Experiment):
     """What all parts share: that of `search.py`, its own space, and a teacher."""
 
     space = SPACE
+
+    def __init__(self, arguments):
+        super().__init__(arguments)
+        check_settings(self.out, arguments, SETTINGS)
 
     def teacher(self):
         """The teacher, trained unless it is there."""
@@ -222,7 +244,7 @@ def main():
         "--made-augmentation",
         choices=("blends", "small"),
         default="blends",
-        help="small: as real ones; each in an --out of its own",
+        help="small: as real ones",
     )
     parser.add_argument("--made-scored-by", choices=("labels", "teacher"), default="teacher", help="for spos")
     parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")

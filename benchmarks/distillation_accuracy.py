@@ -25,6 +25,7 @@ import time
 import keras
 import numpy as np
 from fused_norm import use_fused_norms
+from results import check_settings
 from results import kept
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +39,6 @@ from keras_mnv4.applications import replace_classifier
 from keras_mnv4.backups import backup_callback
 from keras_mnv4.backups import epochs_in
 from keras_mnv4.files import atomic_file
-from keras_mnv4.files import write_json
 from keras_mnv4.fitting import adamw
 from keras_mnv4.fitting import fit_classifier
 
@@ -71,7 +71,7 @@ class Experiment:
         self.arguments = arguments
         self.out = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
-        self.check_settings()
+        check_settings(self.out, arguments, SETTINGS)
         self.pictures = self.load(arguments.batch_size)
         self.classes = len(self.pictures.class_names)
         self.files = sorted(
@@ -88,18 +88,6 @@ class Experiment:
             return pictures
         train = data.PictureSet(*pictures.train.arrays(limit), size, batch_size, shuffle=True)
         return data.PictureData(pictures.class_names, train, pictures.validation, pictures.test)
-
-    def check_settings(self):
-        settings = {name: getattr(self.arguments, name) for name in SETTINGS}
-        path = self.out / "settings.json"
-        if not path.exists():
-            write_json(path, settings)
-        found = json.loads(path.read_text())
-        other = [f"{name} {found.get(name)}" for name in SETTINGS if found.get(name) != settings[name]]
-        if other:
-            raise SystemExit(
-                f"'{self.out}' has results of {', '.join(other)}: give another --out, or the same settings."
-            )
 
     def optimizer(self):
         """That of `keras_mnv4.training.train`, for all rows."""
