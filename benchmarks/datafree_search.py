@@ -13,8 +13,8 @@ where the same command goes on after a stop; they can run side by side:
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
 
-On made-up pictures networks learn what the teacher says of them, as augmented, and candidates are scored by that; on real
-ones by the labels of the pictures.
+On made-up pictures networks learn what the teacher says of them, as augmented, and candidates are scored by that; on
+real ones it is the labels of the pictures.
 
 The space is of two stages of universal inverted bottlenecks in their four kinds, with expansion and depth to choose:
 networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spaces of DARTS and ProxylessNAS.
@@ -81,16 +81,6 @@ def stage(filters, depth):
     return UIB(filters, stride=2, **how), *[choice(None, UIB(filters, **how))] * (depth - 1)
 
 
-def blends():
-    """Layers that crop pictures and mix each with another one: a teacher says what it sees in that, too."""
-    return [
-        keras.layers.RandomFlip("horizontal"),
-        keras.layers.RandomZoom((-0.6, 0.0), (-0.6, 0.0), fill_mode="nearest"),
-        keras.layers.RandomTranslation(0.15, 0.15, fill_mode="nearest"),
-        keras.layers.MixUp(0.4),
-    ]
-
-
 SPACE = tuner.SearchSpace(
     Architecture(
         "datafree_32",
@@ -155,7 +145,8 @@ class Experiment(search.Experiment):
         batch, scored = self.arguments.batch_size, SCORE_PICTURES[kind]
         if kind == "made":
             shares = (self.arguments.pictures - scored, scored, 0)
-            augmentation = blends() if self.arguments.made_augmentation == "blends" else self.augmentation()
+            is_strong = self.arguments.made_augmentation == "strong"
+            augmentation = training.strong_changes() if is_strong else self.augmentation()
             how = {"teacher": self.teacher(), "augmentation": augmentation}
             return self.made().picture_data(search.SIZE, batch, shares), how
         every = self.all_pictures(batch)
@@ -242,9 +233,9 @@ def main():
     parser.add_argument("--steps", type=int, default=120, help="of painting")
     parser.add_argument(
         "--made-augmentation",
-        choices=("blends", "small"),
-        default="blends",
-        help="small: as real ones",
+        choices=("strong", "small"),
+        default="strong",
+        help="strong: crops and mixtures; small: as real ones",
     )
     parser.add_argument("--made-scored-by", choices=("labels", "teacher"), default="teacher", help="for spos")
     parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")
