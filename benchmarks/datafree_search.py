@@ -61,6 +61,7 @@ SETTINGS = (
     "batch_size",
     "learning_rate",
     "architecture_learning_rate",
+    "architecture_every",
 )
 SCORE_PICTURES = {"made": 1000, "real": 3000}  # that candidates are scored on
 
@@ -170,6 +171,8 @@ class Experiment(search.Experiment):
         folder = self.out / f"{kind}_{strategy}_{seed}"
         if by_gradients:
             how |= {"architecture_learning_rate": self.arguments.architecture_learning_rate}
+            if strategy == "proxylessnas":
+                how |= {"every": self.arguments.architecture_every}
             return tuner.gradient_search(self.space, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         how |= {"objective": self.arguments.objective}
@@ -248,6 +251,9 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--architecture-learning-rate", type=float, default=2e-3, help="of the choices, by gradients")
+    parser.add_argument(
+        "--architecture-every", type=int, default=1, help="steps of weights for one of choices, for proxylessnas"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of searches")
     parser.add_argument("--trainings", type=int, default=3, help="of each network")
     parser.add_argument("--randoms", type=int, default=9, help="random networks")
