@@ -41,10 +41,7 @@ def scoring_data(data, scored_by, teacher, augmentation, path, seed):
                 calibration=_changed(calibration[random.permutation(len(calibration))], augmentation),
             )
     with np.load(path) as kept:
-        return {
-            "validation_data": (kept["pictures"], kept["labels"]),
-            "calibration_data": kept["calibration"],
-        }
+        return {"validation_data": (kept["pictures"], kept["labels"]), "calibration_data": kept["calibration"]}
 
 
 def _changed(pictures, augmentation):

@@ -179,7 +179,8 @@ def gradient_search(
     """Searches by gradients: a supernet and the chances of its choices are trained together, and the likeliest are it.
 
     Weights learn on one half of the training set, choices on the other; those of `"proxylessnas"` after a quarter of
-    the epochs. The same call in a new process goes on where the last one was stopped, or killed.
+    the epochs. With a teacher, `augmentation` changes both halves. The same call in a new process goes on where the
+    last one was stopped, or killed.
 
     Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332).
 
