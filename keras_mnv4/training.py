@@ -366,8 +366,8 @@ def strong_changes(flip=True):
 
     Example:
 
-    >>> how = {"teacher": teacher, "augmentation": strong_changes(), "scored_by": "teacher"}
-    >>> search(small_space(), made.picture_data(size=32), "search", **how)
+    >>> for layer in strong_changes():
+    ...     photos = layer(photos, training=True)
     """
     crop_and_mix = [
         layers.RandomZoom((-0.6, 0.0), (-0.6, 0.0), fill_mode="nearest"),
