@@ -5,10 +5,10 @@ from keras import ops
 
 from keras_mnv4.files import atomic_file
 from keras_mnv4.tuner.strategies.strategy import labeller
+from keras_mnv4.tuner.supernet import BATCH
 
 CALIBRATION_PICTURES = 1024
 SCORED_PICTURES = 4000  # at least, where they are changed: each is, as often as that takes
-BATCH = 128
 
 
 def scoring_data(data, scored_by, teacher, augmentation, path, seed):

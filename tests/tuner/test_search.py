@@ -130,13 +130,15 @@ def test_candidates_are_scored_on_changed_pictures_by_what_a_teacher_says(digits
     how = {"epochs": 1, "population": 4, "generations": 1, "verbose": 0, "teacher": teacher, "scored_by": "teacher"}
     how["augmentation"] = [keras.layers.Rescaling(-1.0, 255.0)]
     found = tuner.search(tuner.tiny_space(), digits, tmp_path, **how)
-    negatives = 255.0 - digits.validation.arrays()[0]
-    says = teacher.predict(negatives, verbose=0)
+    with np.load(tmp_path / "scored.npz") as kept:
+        shown, says, calibration = (kept[name] for name in ("pictures", "labels", "calibration"))
+    negatives = {each.tobytes() for each in 255 - digits.validation.arrays()[0]}
+    assert {each.tobytes() for each in shown} == negatives
+    np.testing.assert_allclose(says, teacher.predict(shown, verbose=0), rtol=1e-4, atol=1e-6)
     for each in found.results():
-        calibration = 255.0 - digits.train.arrays()[0]
-        score = found.supernet.score(each["candidate"], (negatives, says), calibration)
-        assert each["accuracy"] == pytest.approx(score["accuracy"], abs=0.05)  # batches have others together
-        assert each["loss"] == pytest.approx(score["loss"], rel=0.05)
+        score = found.supernet.score(each["candidate"], (shown, says), calibration)
+        assert each["accuracy"] == pytest.approx(score["accuracy"], abs=1e-3)
+        assert each["loss"] == pytest.approx(score["loss"], rel=1e-5)
     for wrong, message in (
         ({"scored_by": "judge"}, "`scored_by` must be one of labels, teacher. Received: 'judge'"),
         ({"teacher": None}, "`scored_by='teacher'` needs a `teacher`"),
