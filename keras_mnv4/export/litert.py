@@ -24,6 +24,7 @@ from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
+from keras_mnv4.export.verify import check_float_outputs
 from keras_mnv4.export.verify import check_kernels
 from keras_mnv4.export.verify import check_outputs
 from keras_mnv4.export.verify import check_parts
@@ -97,9 +98,10 @@ class ExportReport:
 def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, overwrite=False):
     """Writes a model as a TFLite file, for one picture at a time, and verifies it.
 
-    Before the file gets its name it is read back and run: an integer file must not contain one float operator, an
-    Edge TPU file must pass `check_edgetpu`, every operator must give what its part of the Keras model gives for the
-    same inputs, to one step, and the outputs must be those of the Keras model.
+    Before the file gets its name it is read back and run. An integer file must not contain one float operator, every
+    operator that computes must give what its part of the Keras model gives for the same inputs, to one step, and the
+    outputs must be those of the Keras model within what such roundings add up to; an Edge TPU file must pass
+    `check_edgetpu`. The outputs of a float file must be the Keras model's to a thousandth of their range.
 
     Args:
         model: a Functional Keras model of one input with a fixed size; for the integer targets, one from
@@ -253,5 +255,7 @@ def _compare_parts(model, content, samples):
 
 def _compare(model, content, samples, target):
     file = LiteRTModel(content)
-    actual = file.predict(_file_inputs(model, samples) if target.is_integer else samples)
+    if not target.is_integer:
+        return check_float_outputs(model, samples, file.predict(samples))
+    actual = file.predict(_file_inputs(model, samples))
     return check_outputs(model, samples, actual, [output["quantization"][0] for output in file.outputs])

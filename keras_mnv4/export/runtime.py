@@ -38,12 +38,16 @@ class LiteRTModel:
 
         Args:
             inputs: array `(count, height, width, channels)`. Of an integer type: bytes of pictures, 0 to 255, for a
-                network that was trained with its scaling of bytes inside. Of a float type: values as the network sees
-                them behind that, which the file's input scale rounds.
+                network that was trained with its scaling of bytes inside; int8 for an int8 file are its own codes,
+                bytes less 128. Of a float type: values as the network sees them behind that, which the file's input
+                scale rounds.
 
         Returns:
             float32 array `(count, ...)` of what the output stands for; of a file with several outputs, a list of such
             arrays, in the order of the Keras model's `outputs`.
+
+        Raises:
+            ValueError: if there are no inputs, if they have another shape, or if integers are no bytes.
         """
         found = [_real(*each) for each in zip(self._run_all(inputs), self.outputs, strict=True)]
         return only_or_all(found)
@@ -58,14 +62,26 @@ class LiteRTModel:
         if np.issubdtype(dtype, np.floating):
             return inputs.astype(dtype)
         info = np.iinfo(dtype)
+        if inputs.dtype == dtype:
+            return inputs
         if np.issubdtype(inputs.dtype, np.integer):
+            if inputs.min() < 0 or inputs.max() > 255:
+                raise ValueError(
+                    "`inputs` of an integer type must be bytes of pictures, from 0 to 255. Received: "
+                    f"{inputs.dtype} from {inputs.min()} to {inputs.max()}"
+                )
             return (inputs.astype("int32") + info.min).astype(dtype)
         scale, zero_point = self.input["quantization"]
         return np.clip(np.round(inputs / scale) + zero_point, info.min, info.max).astype(dtype)
 
     def _run_all(self, inputs):
         """For each output the array of what the file gives for all inputs."""
-        found = zip(*[self._run(codes) for codes in self.quantize(np.asarray(inputs))], strict=True)
+        inputs = np.asarray(inputs)
+        if not len(inputs) or inputs.shape[1:] != self.input_shape[1:]:
+            raise ValueError(
+                f"`inputs` must be one or more of shape {self.input_shape[1:]}, (count, ...). Received: {inputs.shape}"
+            )
+        found = zip(*[self._run(codes) for codes in self.quantize(inputs)], strict=True)
         return [np.stack(each) for each in found]
 
     def _run(self, codes):

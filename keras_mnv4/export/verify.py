@@ -24,6 +24,7 @@ MIN_CHANNEL_AGREEMENT = 0.5  # the same of one channel: a wrong weight spoils on
 # From end to end the roundings of all layers add up, in a deep network with random weights to many steps. Outputs of
 # the wrong network would be off by 1.4 times their own spread; those of 4 bits that were not trained are by up to 0.5.
 MAX_ERROR = 0.6
+FLOAT_TOLERANCE = 1e-3  # of the range of the outputs, of a file in which nothing is rounded
 MOVING_OPS = ("PAD", "QUANTIZE", "RESHAPE", "TRANSPOSE")  # hand values on, or from one integer type to another
 OUTPUT_NAME = re.compile(r"(?:Stateful)?PartitionedCall:(\d+)")  # what the converter may call the last tensors
 RESHAPES = (keras.layers.Flatten, keras.layers.Reshape)
@@ -133,9 +134,33 @@ def check_outputs(model, samples, actual, steps):
     Raises:
         ExportError: if the outputs are those of another network.
     """
+    named = _named_outputs(model, samples, actual)
+    return tuple(_check_output(*each, step) for each, step in zip(named, steps, strict=True))
+
+
+def check_float_outputs(model, samples, actual):
+    """Like `check_outputs`, of a file that computes in float throughout, as its model does.
+
+    Raises:
+        ExportError: if an output differs from the model's by more than `FLOAT_TOLERANCE`.
+    """
+    agreements = []
+    for name, expected, found in _named_outputs(model, samples, actual):
+        difference = float(np.max(np.abs(found - expected)))
+        allowed = FLOAT_TOLERANCE * max(float(np.ptp(expected)), 1e-6)
+        if not difference <= allowed:  # nor is it where the difference is no number
+            raise ExportError(
+                f"The file's outputs are not the Keras model's: those of `{name}` differ by up to {difference:g}, where "
+                f"{allowed:g} is allowed."
+            )
+        agreements.append(compare(expected, found))
+    return tuple(agreements)
+
+
+def _named_outputs(model, samples, actual):
+    """For each output its name, what the Keras model gives, and what the file gives."""
     expected = map(np.asarray, keras.tree.flatten(model.predict(samples, verbose=0)))
-    each_output = zip(output_names(model), expected, keras.tree.flatten(actual), steps, strict=True)
-    return tuple(_check_output(*each) for each in each_output)
+    return zip(output_names(model), expected, keras.tree.flatten(actual), strict=True)
 
 
 def _check_output(name, expected, actual, step):

@@ -18,6 +18,7 @@ from keras_mnv4.export import litert
 from keras_mnv4.export import metadata
 from keras_mnv4.export import runtime
 from keras_mnv4.export import tflite_file
+from keras_mnv4.export.verify import MAX_ERROR
 
 pytestmark = pytest.mark.tensorflow
 EIGHT_BITS = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
@@ -124,7 +125,17 @@ def test_files_take_the_bytes_of_pictures(quantized, photos, tmp_path):
     ramp = np.arange(256).repeat(12).reshape(1, 32, 32, 3)
     np.testing.assert_array_equal(edge.quantize(ramp), (ramp - 128).astype("int8"))
     np.testing.assert_array_equal(app.quantize(ramp), ramp.astype("uint8"))
+    np.testing.assert_array_equal(edge.quantize((ramp - 128).astype("int8")), (ramp - 128).astype("int8"))  # its codes
     np.testing.assert_array_equal(edge.quantize((ramp / 128 - 1).astype("float32")), (ramp - 128).astype("int8"))
+    for wrong, message in (
+        (ramp - 128, "from 0 to 255. Received: int64 from -128 to 127"),
+        (ramp + 1, "from 0 to 255. Received: int64 from 1 to 256"),
+        (ramp[:0], r"one or more of shape \(32, 32, 3\), .*\(0, 32, 32, 3\)"),
+        (ramp[0], r"Received: \(32, 32, 3\)"),
+    ):
+        for file in (edge, app):
+            with pytest.raises(ValueError, match=message):
+                file.predict(wrong)
     pictures = photos.astype("uint8")
     np.testing.assert_array_equal(app.predict(pictures), edge.predict(pictures))
     expected = quantized.predict(photos, verbose=0)
@@ -306,8 +317,27 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     model.layers[-1].set_weights([np.full_like(each, np.nan) for each in model.layers[-1].get_weights()])
     with pytest.raises(export.ExportError, match="not the Keras model's"):
         export.to_litert(model, tmp_path / "m.tflite", target="float")
-    with pytest.raises(export.ExportError, match="off by up to nan"):
+    with pytest.raises(export.ExportError, match="differ by up to nan"):
         export.to_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", ["to_litert", "to_onnx"])
+def test_a_float_file_of_other_weights_is_refused(write, photos, tmp_path, monkeypatch):
+    """Weights that are off by a tenth of their spread, which the roundings of an integer file might add up to."""
+    model = tiny()
+    randomize_statistics(model)
+    other = keras.models.clone_model(model)
+    random = np.random.default_rng(0)
+    other.set_weights([each + 0.1 * each.std() * random.normal(size=each.shape) for each in model.get_weights()])
+    expected = model.predict(photos, verbose=0)
+    assert np.std(other.predict(photos, verbose=0) - expected) < MAX_ERROR * np.std(expected)
+    convert = litert._convert
+    monkeypatch.setattr(litert, "_convert", lambda _, target: convert(other, target))
+    monkeypatch.setattr(model, "export", other.export)
+    how = {"target": "float"} if write == "to_litert" else {}
+    with pytest.raises(export.ExportError, match="differ by up to"):
+        getattr(export, write)(model, tmp_path / "file", samples=photos, **how)
     assert not list(tmp_path.iterdir())
 
 

@@ -70,7 +70,7 @@ def test_hybrids_in_float_files(architecture, size, real_photos, tmp_path):
 
 def test_wrong_outputs_leave_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "run_onnx", lambda path, inputs: np.ones((len(inputs), 3)))
-    with pytest.raises(export.ExportError, match="off by up to"):
+    with pytest.raises(export.ExportError, match="differ by up to"):
         export.to_onnx(tiny_network(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
