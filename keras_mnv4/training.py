@@ -61,9 +61,10 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
 def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto", backup_dir=None):
     """Trains a pretrained network for other classes: its new classifier first, then all of it.
 
-    The classifier is trained on what the network gives for each picture, which is computed once. Then all weights are
-    trained as by `train`, with the statistics of the normalisations as they were: those of small batches of other
-    pictures would spoil what the network knows.
+    The classifier is trained on what the network gives for each picture, which is computed once. Then all of it is
+    trained as by `train`, but for the normalisations, which are frozen: statistics of small batches of other pictures
+    would spoil what the network knows. They stay so in the model (`keras_mnv4.qat.freeze_statistics`); to train them
+    later, set their `trainable`.
 
     Args:
         model: a pretrained classifier with a new last layer, such as `keras_mnv4.applications.replace_classifier`
@@ -245,8 +246,8 @@ def _ask(teacher, files, size):
 def quantize(model, data, policy="w8a8", epochs=2, learning_rate=None, flip=True, verbose="auto", backup_dir=None):
     """Quantises a trained classifier and trains it on, so that it keeps its accuracy.
 
-    Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations' statistics
-    frozen: those of a few batches would move the network more than rounding does. Where nothing is trained, weights are
+    Ranges are calibrated and biases corrected first; then the weights are trained, with the normalisations frozen:
+    statistics of a few batches would move the network more than rounding does. Where nothing is trained, weights are
     rounded with `keras_mnv4.qat.optimize_rounding` instead.
 
     Args:

@@ -205,7 +205,7 @@ def gradient_search(
 
     Example:
 
-    >>> found = gradient_search(small_space(), data, "darts", limits={"macs": 10e6})
+    >>> found = gradient_search(small_space(), data, "search", "darts", limits={"macs": 10e6})
     >>> network = build_network(small_space().architecture_of(found), classes=10)
     """
     if strategy not in GRADIENT_STRATEGIES:
