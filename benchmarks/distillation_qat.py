@@ -124,7 +124,7 @@ class Experiment:
             pictures = Changed(self.qat_pictures, training.small_changes(), self.classes)
             epochs = self.arguments.qat_epochs
             optimizer = adamw(self.arguments.qat_learning_rate, epochs * len(pictures))
-            trained = model if row == "plain" else distillation.Distiller(model, teacher)
+            trained = model if row == "plain" else distillation.Distiller(model, teacher=teacher)
             trained.compile(optimizer, None if row == "distilled" else "categorical_crossentropy", metrics=["accuracy"])
             trained.fit(pictures, epochs=epochs, verbose=2)
         result = {

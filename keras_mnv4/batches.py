@@ -17,6 +17,11 @@ def batches_of(data, batch_size, is_mixed=False):
 
     Raises:
         ValueError: if `data` is none of these, or `batch_size` below 1.
+
+    Example:
+
+    >>> [len(shown) for shown, _ in batches_of(np.zeros((5, 32, 32, 3)), batch_size=2)]
+    [2, 2, 1]
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size}")
@@ -32,7 +37,13 @@ def batches_of(data, batch_size, is_mixed=False):
 
 
 def pictures_of(data):
-    """All pictures of what `batches_of` takes, as one array."""
+    """All pictures of what `batches_of` takes, as one array.
+
+    Example:
+
+    >>> pictures_of((np.zeros((5, 32, 32, 3)), np.arange(5))).shape
+    (5, 32, 32, 3)
+    """
     if hasattr(data, "element_spec") or isinstance(data, keras.utils.PyDataset):
         batches = [np.asarray(shown) for shown, _ in batches_of(data, 1)]
         return np.concatenate(batches) if batches else np.empty(0)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_mnv4.backups import backed_up
-from keras_mnv4.distillation.classifier_view import cross_entropy_of
+from keras_mnv4.classifiers.outputs import cross_entropy_of
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.qat.fake_quantize import RANGE_NAMES
 

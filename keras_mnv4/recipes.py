@@ -5,12 +5,12 @@ import math
 
 import keras
 
+from keras_mnv4.classifiers.outputs import gives_logits
 from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
 from keras_mnv4.distillation.augmentation import D3
 from keras_mnv4.distillation.augmentation import Augmentation
-from keras_mnv4.distillation.classifier_view import gives_logits
 from keras_mnv4.distillation.dataset_mix import DatasetMix
 from keras_mnv4.distillation.dataset_mix import Source
 from keras_mnv4.fitting import SmoothedCrossEntropy

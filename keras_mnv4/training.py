@@ -12,11 +12,11 @@ from keras import ops
 from keras_mnv4 import distillation
 from keras_mnv4 import qat
 from keras_mnv4.backups import backed_up
+from keras_mnv4.classifiers.outputs import cross_entropy_of
+from keras_mnv4.classifiers.view import ClassifierView
+from keras_mnv4.classifiers.view import Probabilities
 from keras_mnv4.data import PictureSet
 from keras_mnv4.data import read_picture
-from keras_mnv4.distillation.classifier_view import ClassifierView
-from keras_mnv4.distillation.classifier_view import Probabilities
-from keras_mnv4.distillation.classifier_view import cross_entropy_of
 from keras_mnv4.fitting import adamw
 from keras_mnv4.fitting import fit_classifier
 from keras_mnv4.progress import resolve_verbose
@@ -175,7 +175,7 @@ def distill(
     shown, labels = data.validation.arrays()
     shares = np.eye(classes, dtype="float32")[labels] if labels.ndim == 1 else labels
     soft_labels = Probabilities(ClassifierView(teacher, "teacher")).predict(shown, verbose=0)
-    distiller = distillation.Distiller(student, teacher if store is None else None)
+    distiller = distillation.Distiller(student, teacher=teacher if store is None else None)
     distiller.compile(optimizer, metrics=["categorical_accuracy"])
     optimizer.build(distiller.trainable_variables)
     verbose = resolve_verbose(verbose)

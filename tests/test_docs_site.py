@@ -7,6 +7,8 @@ import itertools
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -27,7 +29,8 @@ PAGES_WITH_CODE = (
 SLOW = {"guides/deployment", "guides/head", "guides/search_space", "reference/export"}
 PACKAGES = ("applications", "cost", "datafree", "distillation", "export", "layers", "qat", "tuner")
 MODULES = ("cost.plots", "data", "demo", "fitting", "recipes", "training")
-INNER = ("backups", "files", "gradients", "plans", "progress")  # not in the reference; their examples are tested, too
+# Not in the reference; their examples are tested, too.
+INNER = ("backups", "batches", "files", "gradients", "plans", "progress")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 pytestmark = pytest.mark.once
@@ -50,6 +53,12 @@ def public_names(modules=MODULES):
         for name, value in vars(found).items():
             if not name.startswith("_") and getattr(value, "__module__", None) == found.__name__:
                 yield f"{module}.{name}"
+
+
+def test_import_of_the_package_gives_all_of_it():
+    """In a process of its own: here they were imported before."""
+    code = "\n".join(["import keras_mnv4", *(f"keras_mnv4.{name}" for name in (*PACKAGES, *MODULES))])
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_is_in_the_reference():

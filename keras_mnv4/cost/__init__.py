@@ -1,5 +1,6 @@
 """What a network costs: counted, priced, and measured."""
 
+from keras_mnv4.cost import plots as plots
 from keras_mnv4.cost.arithmetic import Arithmetic
 from keras_mnv4.cost.arithmetic import Row
 from keras_mnv4.cost.arithmetic import Value

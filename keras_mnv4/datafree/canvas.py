@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.datafree.listening import listening
 from keras_mnv4.datafree.listening import normalizations_of
-from keras_mnv4.distillation.classifier_view import ClassifierView
 
 # ImageNet's, in bytes: the unit in which pictures are painted, whatever the teacher takes.
 MEAN = np.array([123.675, 116.28, 103.53], "float32")

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.listening import listening
 from keras_mnv4.datafree.listening import normalizations_of
 from keras_mnv4.datafree.objective import moments
-from keras_mnv4.distillation.classifier_view import ClassifierView
 
 BATCH = 32
 

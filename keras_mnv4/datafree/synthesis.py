@@ -11,6 +11,7 @@ from keras import ops
 from PIL import Image
 from rich.console import Console
 
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.datafree.canvas import Canvas
 from keras_mnv4.datafree.canvas import Stage
 from keras_mnv4.datafree.canvas import as_bytes
@@ -22,7 +23,6 @@ from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
 from keras_mnv4.datafree.synthetic_set import PLAN
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
-from keras_mnv4.distillation.classifier_view import ClassifierView
 from keras_mnv4.files import atomic_file
 from keras_mnv4.plans import check_plan
 from keras_mnv4.plans import fingerprint

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_mnv4.distillation.classifier_view import ClassifierView
-from keras_mnv4.distillation.classifier_view import log_probabilities
+from keras_mnv4.classifiers.outputs import log_probabilities
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.distillation.losses import layer_names
 from keras_mnv4.distillation.losses import make_adapter
 from keras_mnv4.distillation.losses import match_size
@@ -42,6 +42,8 @@ class Distiller(keras.Model):
     Source: MobileNetV4 (arXiv 2404.10518), section 8 and appendix H, for the defaults: no temperature, no labels.
     Hinton et al. (arXiv 1503.02531) for the others.
 
+    `keras.distillation.Distiller` takes the teacher first; here all but the student is given by name.
+
     Args:
         student: a built Keras model of pictures to probabilities or logits, `(batch, classes)`. Trained in place.
         teacher: another, maybe of more classes; None if its probabilities are stored with the pictures.
@@ -72,6 +74,7 @@ class Distiller(keras.Model):
     def __init__(
         self,
         student,
+        *,
         teacher=None,
         temperature=1.0,
         teacher_weight=1.0,

@@ -5,8 +5,8 @@ from keras import ops
 from keras.distillation import FeatureDistillation
 from keras.distillation import LogitsDistillation
 
-from keras_mnv4.distillation.resizing import resize
-from keras_mnv4.distillation.resizing import sides_of
+from keras_mnv4.classifiers.resizing import resize
+from keras_mnv4.classifiers.resizing import sides_of
 
 
 class PictureLoss(keras.losses.Loss):

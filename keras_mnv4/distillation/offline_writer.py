@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
 
-from keras_mnv4.distillation.classifier_view import ClassifierView
-from keras_mnv4.distillation.classifier_view import Probabilities
+from keras_mnv4.classifiers.view import ClassifierView
+from keras_mnv4.classifiers.view import Probabilities
 from keras_mnv4.distillation.offline import PLAN
 from keras_mnv4.distillation.offline import SoftLabelStore
 from keras_mnv4.distillation.offline import shard_paths

@@ -150,8 +150,8 @@ def check_float_outputs(model, samples, actual):
         allowed = FLOAT_TOLERANCE * max(float(np.ptp(expected)), 1e-6)
         if not difference <= allowed:  # nor is it where the difference is no number
             raise ExportError(
-                f"The file's outputs are not the Keras model's: those of `{name}` differ by up to {difference:g}, where "
-                f"{allowed:g} is allowed."
+                f"The file's outputs are not the Keras model's: those of `{name}` differ by up to {difference:g}, "
+                f"where {allowed:g} is allowed."
             )
         agreements.append(compare(expected, found))
     return tuple(agreements)

@@ -5,7 +5,7 @@ import keras_tuner
 import numpy as np
 
 from keras_mnv4.applications.network import build_network
-from keras_mnv4.distillation.classifier_view import gives_logits
+from keras_mnv4.classifiers.outputs import gives_logits
 from keras_mnv4.qat import quantize_model
 from keras_mnv4.tuner.costs import CostModel
 

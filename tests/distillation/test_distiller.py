@@ -19,8 +19,8 @@ from keras.ops import convert_to_numpy
 
 from keras_mnv4 import layers
 from keras_mnv4 import qat
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.distillation import Distiller
-from keras_mnv4.distillation.classifier_view import ClassifierView
 
 
 def loss_of(distiller, y=LABELS, sample_weight=None, training=False, x=PICTURES):
@@ -43,14 +43,14 @@ def test_loss_by_hand(temperature, activations):
     theirs = np.log(theirs) if activations[1] else theirs
     by_hand = cross_entropy(softmax(theirs / temperature), ours / temperature).mean()
     kind = "probabilities" if activations[0] else "logits"
-    distiller = Distiller(student, teacher, temperature=temperature, student_outputs=kind)
+    distiller = Distiller(student, teacher=teacher, temperature=temperature, student_outputs=kind)
     assert loss_of(distiller, y=None) == pytest.approx(by_hand, rel=1e-5)
     assert loss_of(distiller, training=True) == pytest.approx(by_hand, rel=1e-5)  # labels are for metrics
     distiller = Distiller(student, temperature=temperature, student_outputs=kind)
     assert loss_of(distiller, softmax(theirs)) == pytest.approx(by_hand, rel=1e-5)
     assert loss_of(distiller, {"soft_labels": softmax(theirs)}) == pytest.approx(by_hand, rel=1e-5)
 
-    distiller = Distiller(student, teacher, temperature=temperature, teacher_weight=16.0, student_outputs=kind)
+    distiller = Distiller(student, teacher=teacher, temperature=temperature, teacher_weight=16.0, student_outputs=kind)
     of_labels = cross_entropy(np.eye(3)[LABELS], ours).mean()
     expected = 16 * by_hand + 0.3 * of_labels
     assert loss_of(with_labels(distiller, 0.3)) == pytest.approx(expected, rel=1e-5)
@@ -65,12 +65,14 @@ def test_sample_weights_and_regularisation_count():
     ours, theirs = outputs(student), outputs(teacher)
     squares = 0.1 * (values(student)["predictions/kernel"] ** 2).sum()
     terms = cross_entropy(softmax(theirs), ours), ((ours - theirs) ** 2).mean(-1)
-    distiller = Distiller(student, teacher, distillation_losses=[FeatureDistillation()], distillation_loss_weights=[5])
+    distiller = Distiller(
+        student, teacher=teacher, distillation_losses=[FeatureDistillation()], distillation_loss_weights=[5]
+    )
     expected = (terms[0] * weights).mean() + 5 * (terms[1] * weights).mean() + squares
     assert loss_of(distiller, None, weights) == pytest.approx(expected, rel=1e-5)
     teacher = linear(seed=1, regularizer=keras.regularizers.L2(0.1))
     expected = terms[0].mean() + squares  # the teacher's own is nobody's concern
-    assert loss_of(Distiller(student, teacher), None) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(Distiller(student, teacher=teacher), None) == pytest.approx(expected, rel=1e-5)
 
 
 def test_other_resolutions_and_a_part_of_the_classes():
@@ -78,7 +80,7 @@ def test_other_resolutions_and_a_part_of_the_classes():
     larger = convert_to_numpy(keras.ops.image.resize(PICTURES, (12, 12), antialias=True))
     theirs = outputs(teacher, larger)[:, [6, 0, 3]]
     by_hand = cross_entropy(theirs / theirs.sum(-1, keepdims=True), outputs(student)).mean()
-    distiller = Distiller(student, teacher, teacher_classes=[6, 0, 3])
+    distiller = Distiller(student, teacher=teacher, teacher_classes=[6, 0, 3])
     assert loss_of(distiller, None) == pytest.approx(by_hand, rel=1e-4)
     # Pictures in the teacher's resolution are made smaller for the student.
     smaller = convert_to_numpy(keras.ops.image.resize(larger, (8, 8), antialias=True))
@@ -89,14 +91,14 @@ def test_other_resolutions_and_a_part_of_the_classes():
 
 @pytest.mark.tensorflow
 def test_other_resolutions_can_be_compiled_with_xla():
-    distiller = Distiller(linear(), linear(size=6, seed=1))
+    distiller = Distiller(linear(), teacher=linear(size=6, seed=1))
     distiller.compile("sgd", jit_compile=True)
     assert distiller.evaluate(PICTURES, verbose=0) == pytest.approx(loss_of(distiller, None), rel=1e-5)
 
 
 def test_fit_trains_the_student_and_nothing_else():
     student, teacher = convolutional(), convolutional(filters=8, seed=1)
-    distiller = Distiller(student, teacher)
+    distiller = Distiller(student, teacher=teacher)
     distiller.compile(keras.optimizers.SGD(0.5), metrics=["accuracy"])
     before = values(student), values(teacher)
     data = PICTURES, LABELS
@@ -123,7 +125,7 @@ def test_quantised_students_learn_behind_their_softmax():
     # A bias of 5 makes the others' probabilities less than half of 1/256: rounded, they are zeros.
     student.get_layer("predictions").conv.bias.assign([5.0, -2.0, -2.0])
     student = qat.quantize_model(student, "w4a8")
-    distiller = Distiller(student, linear(seed=1))
+    distiller = Distiller(student, teacher=linear(seed=1))
     distiller.compile(keras.optimizers.SGD(1.0))
     before = values(student)
     assert np.all(distiller.predict(PICTURES, verbose=0)[:, 1:] == 0)
@@ -142,7 +144,7 @@ def test_quantised_students_are_judged_behind_their_softmax_too():
     student, teacher = convolutional(), linear(seed=1)
     student.get_layer("predictions").conv.bias.assign([8.0, 0.0, 0.0])
     student = qat.quantize_model(student, calibration_data=PICTURES)
-    distiller = Distiller(student, teacher)
+    distiller = Distiller(student, teacher=teacher)
     assert loss_of(distiller, None) == pytest.approx(loss_of(distiller, None, training=True), rel=0.05)
     np.testing.assert_allclose(distiller.predict(PICTURES, verbose=0), outputs(student), atol=1 / 256)
     rounded = np.log(np.maximum(outputs(student), 1e-12))
@@ -152,7 +154,7 @@ def test_quantised_students_are_judged_behind_their_softmax_too():
 @pytest.mark.once
 def test_statistics_freeze_and_the_teacher_stays_frozen():
     student, teacher = convolutional(), convolutional(filters=8, seed=1)
-    distiller = Distiller(student, teacher)
+    distiller = Distiller(student, teacher=teacher)
     distiller.compile("sgd")
     before = values(student), values(teacher)
     distiller.fit(PICTURES, batch_size=6, verbose=0, callbacks=[qat.FreezeStatistics(0)])
@@ -163,7 +165,7 @@ def test_statistics_freeze_and_the_teacher_stays_frozen():
 @pytest.mark.once
 def test_logits_of_this_packages_classifier_are_the_real_ones():
     student, teacher = convolutional(), linear(seed=1)
-    read = Distiller(student, teacher)(PICTURES, training=True)
+    read = Distiller(student, teacher=teacher)(PICTURES, training=True)
     logits = convert_to_numpy(read["logits"])
     np.testing.assert_allclose(softmax(logits), convert_to_numpy(read["output"]), rtol=1e-5)
     assert np.abs(logits - np.log(convert_to_numpy(read["output"]))).max() > 1e-3
@@ -180,7 +182,7 @@ def test_losses_of_keras_by_hand():
         FeatureDistillation(keras.losses.MeanAbsoluteError()): np.abs(theirs - ours).mean(),
     }
     for loss, by_hand in cases.items():
-        distiller = Distiller(student, teacher, teacher_weight=0.0, distillation_losses=loss)
+        distiller = Distiller(student, teacher=teacher, teacher_weight=0.0, distillation_losses=loss)
         assert loss_of(distiller, None) == pytest.approx(by_hand, rel=1e-4)
 
 
@@ -188,7 +190,7 @@ def test_losses_of_keras_by_hand():
 def test_layers_of_other_shapes_are_compared():
     student, teacher = convolutional(), convolutional(filters=6, size=12, seed=1)
     loss = FeatureDistillation("mse", teacher_layer_name="stem", student_layer_name="stem")
-    distiller = Distiller(student, teacher, teacher_weight=0.0, distillation_losses=[loss])
+    distiller = Distiller(student, teacher=teacher, teacher_weight=0.0, distillation_losses=[loss])
     (adapter,) = distiller.adapters
     assert adapter.kernel.shape == (1, 1, 4, 6)
     maps = keras.Model(student.input, student.get_layer("stem").output)(PICTURES)
@@ -209,7 +211,7 @@ class Own(DistillationLoss):
 @pytest.mark.once
 def test_losses_of_classes_of_the_users():
     student, teacher = linear(), linear(seed=1)
-    distiller = Distiller(student, teacher, teacher_weight=0.0, distillation_losses=[Own()])
+    distiller = Distiller(student, teacher=teacher, teacher_weight=0.0, distillation_losses=[Own()])
     assert loss_of(distiller, None) == pytest.approx(np.abs(outputs(student) - outputs(teacher)).max(), rel=1e-5)
     with pytest.raises(ValueError, match="Own gives one number for all pictures"):
         loss_of(distiller, None, np.ones(12))
@@ -244,7 +246,7 @@ def test_trains_in_mixed_precision(policy):
     finally:
         keras.config.set_dtype_policy("float32")
     loss = FeatureDistillation("mse", "stem", "stem")
-    distiller = Distiller(student, teacher, distillation_losses=[loss])
+    distiller = Distiller(student, teacher=teacher, distillation_losses=[loss])
     distiller.compile(keras.optimizers.SGD(0.2))
     assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     losses = distiller.fit(PICTURES, batch_size=6, epochs=6, verbose=0).history["loss"]
@@ -255,7 +257,9 @@ def test_trains_in_mixed_precision(policy):
 def trained():
     losses = [FeatureDistillation("mse", "predictions", "predictions"), LogitsDistillation(2.0)]
     student = linear(regularizer=keras.regularizers.L2(0.01))
-    distiller = Distiller(student, linear(4, seed=1), 2.0, teacher_classes=[3, 1, 0], distillation_losses=losses)
+    distiller = Distiller(
+        student, teacher=linear(4, seed=1), temperature=2.0, teacher_classes=[3, 1, 0], distillation_losses=losses
+    )
     distiller.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", loss_weights=0.1)
     weights = np.linspace(0, 2, 12).astype("float32")
     distiller.fit(PICTURES, LABELS, batch_size=4, shuffle=False, sample_weight=weights, verbose=0)
@@ -293,15 +297,17 @@ def test_arguments_that_do_not_fit_are_named(arguments, message):
 
 @pytest.mark.once
 def test_networks_that_do_not_fit_are_named():
+    with pytest.raises(TypeError, match="positional"):  # Keras's order, by which the teacher would be trained
+        Distiller(linear(seed=1), linear())
     with pytest.raises(ValueError, match=r"3 classes and the teacher 5: give `teacher_classes`"):
-        Distiller(linear(), linear(5))
+        Distiller(linear(), teacher=linear(5))
     with pytest.raises(ValueError, match=r"last layer of `teacher`.*teacher_outputs"):
-        Distiller(linear(), linear(activation="sigmoid"))
+        Distiller(linear(), teacher=linear(activation="sigmoid"))
     with pytest.raises(ValueError, match="give a `teacher`"):
         Distiller(linear(), distillation_losses=[FeatureDistillation("mse", "stem", "predictions")])
     maps = FeatureDistillation("mse", "predictions", "stem")
     with pytest.raises(ValueError, match="layers of as many axes"):
-        Distiller(convolutional(), linear(), distillation_losses=[maps])
+        Distiller(convolutional(), teacher=linear(), distillation_losses=[maps])
 
 
 @pytest.mark.once
@@ -334,13 +340,13 @@ def test_missing_targets_are_named():
         loss_of(Distiller(linear()), {"labels": LABELS}, training=True)
     assert loss_of(Distiller(linear()), {"labels": LABELS}) == 0  # evaluated for the metrics
     with pytest.raises(ValueError, match="`compile` no loss"):
-        loss_of(with_labels(Distiller(linear(), linear(seed=1)), 1.0), None)
+        loss_of(with_labels(Distiller(linear(), teacher=linear(seed=1)), 1.0), None)
     with pytest.raises(ValueError, match=r"\(12, 3\).*Received: \(12,\)"):
         loss_of(Distiller(linear()), LABELS)  # labels are no soft labels
     with pytest.raises(ValueError, match="say which with `teacher_classes`"):
         loss_of(Distiller(linear()), outputs(linear(5, "softmax")))
     with pytest.raises(ValueError, match=r"Received: \['label'\]"):
-        loss_of(Distiller(linear(), linear(seed=1)), {"label": LABELS})
+        loss_of(Distiller(linear(), teacher=linear(seed=1)), {"label": LABELS})
 
 
 class Subclassed(keras.Model):
@@ -357,12 +363,14 @@ class Subclassed(keras.Model):
 def test_subclassed_models_distil_if_it_is_said_what_they_give():
     student, teacher = Subclassed(linear()), Subclassed(linear(activation="softmax", seed=1))
     with pytest.raises(ValueError, match="student_outputs="):
-        Distiller(student, teacher)
+        Distiller(student, teacher=teacher)
     kinds = {"student_outputs": "logits", "teacher_outputs": "probabilities"}
     by_hand = cross_entropy(outputs(teacher), outputs(student)).mean()
-    assert loss_of(Distiller(student, teacher, **kinds), None) == pytest.approx(by_hand, rel=1e-5)
+    assert loss_of(Distiller(student, teacher=teacher, **kinds), None) == pytest.approx(by_hand, rel=1e-5)
     with pytest.raises(ValueError, match="only if it is a Functional"):
-        Distiller(student, linear(), distillation_losses=FeatureDistillation("mse", "predictions", "inner"), **kinds)
+        Distiller(
+            student, teacher=linear(), distillation_losses=FeatureDistillation("mse", "predictions", "inner"), **kinds
+        )
 
 
 @pytest.mark.once
@@ -371,10 +379,10 @@ def test_what_networks_give_is_seen_in_their_last_layer():
     image = keras.Input((8, 8, 3))
     for last in (keras.layers.Softmax(), keras.layers.Activation("softmax")):
         student = keras.Model(image, last(body(image)))
-        read = Distiller(student, linear(seed=1))(PICTURES, training=True)
+        read = Distiller(student, teacher=linear(seed=1))(PICTURES, training=True)
         np.testing.assert_allclose(read["logits"], outputs(body), rtol=1e-5)
     nested = keras.Sequential([image, linear(activation="softmax")])
-    read = Distiller(nested, linear(seed=1))(PICTURES, training=True)
+    read = Distiller(nested, teacher=linear(seed=1))(PICTURES, training=True)
     np.testing.assert_allclose(softmax(convert_to_numpy(read["logits"])), outputs(nested), rtol=1e-4)
     quantized = qat.quantize_model(linear(activation="softmax"), calibration_data=PICTURES)
-    assert loss_of(Distiller(quantized, linear(seed=1)), None) > 0
+    assert loss_of(Distiller(quantized, teacher=linear(seed=1)), None) > 0

@@ -95,7 +95,7 @@ def test_labels_of_fewer_classes_than_the_teachers_go_with_a_student_of_them(tmp
 def test_offline_and_online_the_loss_is_the_same(tmp_path):
     student, teacher = convolutional(5), convolutional(5, filters=8, seed=1)
     pictures, probabilities = read(write(tmp_path / "store", teacher=teacher))
-    online = loss_of(Distiller(student, teacher), None, x=pictures)
+    online = loss_of(Distiller(student, teacher=teacher), None, x=pictures)
     offline = loss_of(Distiller(student), probabilities, x=pictures)
     assert offline == pytest.approx(online, abs=1e-3)
     distiller = Distiller(student)

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mnv4.datafree.soft_labels import SoftLabelLoss
-from keras_mnv4.distillation.classifier_view import ClassifierView
-from keras_mnv4.distillation.classifier_view import ends_in_softmax
+from keras_mnv4.classifiers.outputs import ends_in_softmax
+from keras_mnv4.classifiers.soft_labels import SoftLabelLoss
+from keras_mnv4.classifiers.view import ClassifierView
 from keras_mnv4.tuner.strategies.optimizer import SearchOptimizer
 
 RANDOM = "random"  # where weights' files have the state of the random numbers

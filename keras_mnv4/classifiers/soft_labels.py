@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mnv4.distillation.classifier_view import log_probabilities
+from keras_mnv4.classifiers.outputs import log_probabilities
 
 TEMPERATURE = 3.0
 

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_mnv4.distillation.resizing import resize
+from keras_mnv4.classifiers.resizing import resize
 
 pytestmark = pytest.mark.once
 

@@ -1,17 +1,17 @@
-"""`ClassifierView`: a classifier as distillation looks at it: its logits, and what layers inside it give."""
+"""`ClassifierView`: reads a classifier: its logits, and what layers inside it give."""
 
 import keras
 from keras import ops
 
-from keras_mnv4.distillation.resizing import resize
-from keras_mnv4.distillation.resizing import sides_of
+from keras_mnv4.classifiers.outputs import ends_in_softmax
+from keras_mnv4.classifiers.outputs import last_operation
+from keras_mnv4.classifiers.outputs import log_probabilities
+from keras_mnv4.classifiers.resizing import resize
+from keras_mnv4.classifiers.resizing import sides_of
 from keras_mnv4.layers import Classifier
-from keras_mnv4.qat import FakeQuantize
-from keras_mnv4.qat import QuantizeWrapper
 
 COLORS = (1, 3)  # channels of pictures
 KINDS = {"probabilities": True, "logits": False}
-LEAST_PROBABILITY = 1e-12  # what a probability of 0 counts as when its logarithm is taken
 
 
 class ClassifierView:
@@ -123,45 +123,9 @@ def _check_data_format(model, argument):
         )
 
 
-def log_probabilities(probabilities):
-    """The logarithms of probabilities, in float32."""
-    return ops.log(ops.maximum(ops.cast(probabilities, "float32"), LEAST_PROBABILITY))
-
-
-def _last_operation(model):
-    """What computes the output of a Functional model, fake-quantisers aside."""
-    operation = model.outputs[0]._keras_history.operation
-    while isinstance(operation, FakeQuantize):
-        operation = operation.input._keras_history.operation
-    return operation
-
-
-def ends_in_softmax(model):
-    """Whether a Functional model gives probabilities; None if that is not clear."""
-    operation = _last_operation(model)
-    if isinstance(operation, keras.Model):
-        return ends_in_softmax(operation) if getattr(operation, "outputs", None) else None
-    operation = operation.layer if isinstance(operation, QuantizeWrapper) else operation
-    if isinstance(operation, keras.layers.Softmax):
-        return True
-    activation = getattr(operation, "activation", None)
-    return {keras.activations.softmax: True, keras.activations.linear: False}.get(activation)
-
-
-def gives_logits(model):
-    """Whether a model plainly gives logits."""
-    return bool(getattr(model, "inputs", None)) and ends_in_softmax(model) is False
-
-
-def cross_entropy_of(model, labels):
-    """The loss for what a classifier gives, and for how pictures are labelled: class indices or probabilities."""
-    kind = keras.losses.SparseCategoricalCrossentropy if labels.ndim == 1 else keras.losses.CategoricalCrossentropy
-    return kind(from_logits=gives_logits(model))
-
-
 def _before_softmax(model):
     """A tensor of a Functional model that ends in a softmax, and the function from it to the logits; or two Nones."""
-    operation = _last_operation(model)
+    operation = last_operation(model)
     if isinstance(operation, Classifier):
         return operation.input, lambda maps: ops.reshape(operation.compute_part("conv", maps), (-1, operation.classes))
     if isinstance(operation, (keras.layers.Softmax, keras.layers.Activation)):
