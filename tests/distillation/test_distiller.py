@@ -222,7 +222,14 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     losses = [FeatureDistillation("mse", "stem", "stem"), LogitsDistillation(2.0)]
     teacher = convolutional(5, filters=8, seed=1)
     distiller = Distiller(
-        convolutional(), teacher, 2.0, 0.7, [4, 0, 2], losses, [0.5, 2.0], teacher_outputs="probabilities"
+        convolutional(),
+        teacher=teacher,
+        temperature=2.0,
+        teacher_weight=0.7,
+        teacher_classes=[4, 0, 2],
+        distillation_losses=losses,
+        distillation_loss_weights=[0.5, 2.0],
+        teacher_outputs="probabilities",
     )
     with_labels(distiller, 0.3)
     distiller.optimizer.build(distiller.trainable_variables)
