@@ -26,13 +26,14 @@ from keras_mnv4.tuner.spaces import fine_space
 from keras_mnv4.tuner.strategies import DARTS
 from keras_mnv4.tuner.strategies import SPOS
 from keras_mnv4.tuner.strategies import ProxylessNAS
+from keras_mnv4.tuner.strategies import TuNAS
 from keras_mnv4.tuner.strategies import search_batches
 from keras_mnv4.tuner.strategies.strategy import labeller
 from keras_mnv4.tuner.supernet import SuperNet
 
 OBJECTIVES = ("val_accuracy", "val_loss")
 SCORED_BY = ("labels", "teacher")
-GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS}
+GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS, "tunas": TuNAS}
 BACKUP = "backup"  # folder of what a killed search goes on from
 WARMUP_SHARE = 0.05  # of all steps
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
@@ -178,23 +179,24 @@ def gradient_search(
 ):
     """Searches by gradients: a supernet and the chances of its choices are trained together, and the likeliest are it.
 
-    Weights learn on one half of the training set, choices on the other; those of `"proxylessnas"` after a quarter of
-    the epochs. With a teacher, `augmentation` changes both halves. The same call in a new process goes on where the
-    last one was stopped, or killed.
+    Weights learn on one half of the training set, choices on the other; those of `"proxylessnas"` and `"tunas"` after a
+    quarter of the epochs. The gradient of `"tunas"` is an estimate of that of its reward, REINFORCE's. With a teacher,
+    `augmentation` changes both halves. The same call in a new process goes on where the last one was stopped, or
+    killed.
 
-    Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332).
+    Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332), TuNAS (arXiv 2008.06120).
 
     Args:
         space: as for `search`, and so are `data`, `epochs`, `learning_rate`, `augmentation`, `teacher`, `loss` and
             `verbose`.
         directory: folder for backups and what was found; made if it is not there.
-        strategy: `"darts"` or `"proxylessnas"`.
-        limits: dictionary from measure to the most that a network may cost. The first is the target of the search; a
-            network beyond one at the end is brought within them.
+        strategy: `"darts"`, `"proxylessnas"` or `"tunas"`.
+        limits: dictionary from measure to the most that a network may cost. The first is the target of the search,
+            which `"tunas"` draws nearer to from below as well; a network beyond one at the end is brought within them.
         architecture_learning_rate: that of the choices' logits; None for the paper's, which in short searches keeps all
             choices mixed, with what is likeliest decided by little.
         seed: of weights, choices and halves.
-        **kwargs: those of `DARTS` or `ProxylessNAS`.
+        **kwargs: those of `DARTS`, `ProxylessNAS` or `TuNAS`.
 
     Returns:
         The candidate that was found; `candidate.json` in the folder is the same.
@@ -226,21 +228,29 @@ def gradient_search(
         halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
         batch = min(data.train.batch_size, min(map(len, halves)))
         batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch, seed=seed)
-        if strategy == "proxylessnas":
-            how = {"warmup_steps": round(PROXYLESS_WARMUP * epochs * len(batches)), "form": "limit", **how}
-        if limits:
-            how = {"costs": costs, "target": next(iter(limits.items())), **how}
+        how = {**_settings(strategy, epochs * len(batches), batch, costs, limits), **how}
         keras.utils.set_random_seed(seed)
         supernet = SuperNet(space, shape, len(data.class_names))
         searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
-        own = searching.default_optimizer()
-        if architecture_learning_rate is not None:
-            own.learning_rate = architecture_learning_rate
+        own = searching.default_optimizer(architecture_learning_rate)
         _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)
     shutil.rmtree(directory / BACKUP, ignore_errors=True)
     return found
+
+
+def _settings(strategy, steps, batch_size, costs, limits):
+    """The arguments of a strategy that the length of its training and the limits of its search say."""
+    settings = {}
+    if strategy == "proxylessnas":
+        settings.update(warmup_steps=round(PROXYLESS_WARMUP * steps), form="limit")
+    if strategy == "tunas":
+        settings.update(total_steps=steps, batch_size=batch_size)
+    if limits:
+        first = next(iter(limits.items()))
+        settings.update({"costs": costs}, **({"targets": dict([first])} if strategy == "tunas" else {"target": first}))
+    return settings
 
 
 @contextlib.contextmanager

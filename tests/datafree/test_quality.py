@@ -141,7 +141,7 @@ def test_soft_label_loss_by_hand():
 
 @pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize("strategy", ["spos", "darts", "proxylessnas"])
+@pytest.mark.parametrize("strategy", ["spos", "darts", "proxylessnas", "tunas"])
 def test_networks_are_searched_for_on_them(tmp_path, strategy):
     made = make(tmp_path / "made", num_images=20, rounds=1, batch_size=20, stages=(datafree.Stage(2, SIZE),))
     data = made.picture_data(size=32, batch_size=8)

@@ -167,6 +167,22 @@ def test_rates_of_choices(digits, tmp_path, rate, expected, monkeypatch):
     assert (seen[0].goal.target, float(seen[0].goal.price)) == (1e9, 0.0)
 
 
+@pytest.mark.parametrize(("rate", "expected"), [(None, 3e-4 * 16 / 256), (0.02, 0.02)])
+def test_tunas_in_one_call(digits, tmp_path, rate, expected, monkeypatch):
+    seen, fit = [], Strategy.fit
+    monkeypatch.setattr(Strategy, "fit", lambda each, *args, **how: seen.append(each) or fit(each, *args, **how))
+    how = {"limits": {"macs": 7e5, "parameters": 1e6}, "epochs": 2, "verbose": 0, "architecture_learning_rate": rate}
+    found = tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, "tunas", **how)
+    assert tuner.CostModel(tuner.tiny_space(), how["limits"], (32, 32, 3), 10).allows(found)
+    assert tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, "tunas", **how) == found
+    (strategy,) = seen  # what was found is not searched for again
+    assert [target for _, target in strategy.tables] == [7e5]
+    assert strategy.total_steps == int(strategy.steps)
+    assert np.any(ops.convert_to_numpy(strategy.logits) != 0)  # behind the warm-up they are learnt
+    schedule = strategy.optimizer.inner_optimizers[1]._learning_rate
+    assert float(schedule(strategy.total_steps)) == pytest.approx(10 * expected)
+
+
 def test_limits_that_nothing_is_within_are_refused_before_training(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(Strategy, "fit", None)
     with pytest.raises(ValueError, match="no network within"):

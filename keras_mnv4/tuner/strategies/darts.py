@@ -7,6 +7,7 @@ from keras_mnv4.gradients import value_and_gradients
 from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
+RATE = 3e-4  # of Adam for the logits
 NUDGE = 0.01  # length of the step by which a second derivative is taken
 WEIGHT_DECAY = 1e-3  # of the logits
 START = 1e-3  # standard deviation of the first logits
@@ -49,8 +50,8 @@ class DARTS(Strategy):
         self.unrolled_rate = unrolled_rate
         self.goal = CostGoal.of(costs, target, "limit", price_rate=price_rate)
 
-    def default_optimizer(self):
-        return keras.optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999)
+    def default_optimizer(self, learning_rate=None):
+        return keras.optimizers.Adam(learning_rate or RATE, beta_1=0.5, beta_2=0.999)
 
     def draw(self):
         return self._shares(ops.convert_to_tensor(self.logits))

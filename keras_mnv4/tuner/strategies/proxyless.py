@@ -6,6 +6,7 @@ from keras import ops
 from keras_mnv4.tuner.cost_goal import CostGoal
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
+RATE = 1e-3  # of Adam for the logits
 START = 1e-3  # standard deviation of the first logits
 
 
@@ -66,8 +67,8 @@ class ProxylessNAS(Strategy):
             costs, target, form, weight=weight, scale=scale, exponent=exponent, price_rate=price_rate
         )
 
-    def default_optimizer(self):
-        return keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.999)
+    def default_optimizer(self, learning_rate=None):
+        return keras.optimizers.Adam(learning_rate or RATE, beta_1=0.0, beta_2=0.999)
 
     def draw(self):
         logits = ops.convert_to_tensor(self.logits)

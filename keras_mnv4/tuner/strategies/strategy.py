@@ -110,8 +110,12 @@ class Strategy(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.optimizer.build(self.trainable_variables)  # in a step, devices would make collectives in another order
 
-    def default_optimizer(self):
-        """The paper's optimizer of the logits."""
+    def default_optimizer(self, learning_rate=None):
+        """The paper's optimizer of the logits.
+
+        Args:
+            learning_rate: one to take in place of the paper's.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement `default_optimizer`")
 
     def call(self, inputs, training=False):

@@ -79,8 +79,9 @@ class TuNAS(Strategy):
         self._network_tables = _network_tables(self.space)
         self._widths = _widths(self.space)
 
-    def default_optimizer(self):
-        return keras.optimizers.Adam(TuNASSchedule(self.rate, self.total_steps), beta_1=0.0, beta_2=0.999, epsilon=1e-8)
+    def default_optimizer(self, learning_rate=None):
+        schedule = TuNASSchedule(learning_rate or self.rate, self.total_steps)
+        return keras.optimizers.Adam(schedule, beta_1=0.0, beta_2=0.999, epsilon=1e-8)
 
     def draw(self):
         parts = {}
