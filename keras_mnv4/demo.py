@@ -14,6 +14,7 @@ from keras_mnv4 import data as pictures
 from keras_mnv4 import export
 from keras_mnv4 import training
 from keras_mnv4.files import atomic_file
+from keras_mnv4.qat.fake_quantize import is_quantized
 
 DIGITS_TOP1 = 0.97
 DIGITS_DROP = 0.005
@@ -84,7 +85,14 @@ class DemoResult:
 
 
 def run_demo(
-    out, data_dir=None, size=None, epochs=15, qat_epochs=2, build=applications.MobileNetV4ConvSmall, console=None
+    out,
+    data_dir=None,
+    size=None,
+    epochs=15,
+    qat_epochs=2,
+    build=applications.MobileNetV4ConvSmall,
+    console=None,
+    flip=True,
 ):
     """Trains a network, quantises it, exports it three ways and compares all of them on the test set.
 
@@ -96,13 +104,15 @@ def run_demo(
         size: height and width of the pictures in pixels; by default 64 for digits and 96 for a folder.
         epochs: passes of float training; 15 by default.
         qat_epochs: passes of quantisation-aware training.
-        build: constructor of the network, with the arguments of `keras_mnv4.applications`.
+        build: constructor of a float network, with the arguments of `keras_mnv4.applications`.
         console: a `rich.console.Console` to print to.
+        flip: whether pictures of a folder and their mirror images are the same things. Digits are not mirrored.
 
     Returns:
         A `DemoResult`.
 
     Raises:
+        ValueError: if the network is quantised already.
         ExportError: if an exported file fails its verification.
 
     Example:
@@ -113,6 +123,7 @@ def run_demo(
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     is_digits = data_dir is None
+    flip = flip and not is_digits
     size = size or (64 if is_digits else 96)
     keras.utils.set_random_seed(0)
 
@@ -123,12 +134,14 @@ def run_demo(
 
     console.rule("Float training")
     model = build(weights=None, input_shape=(size, size, 3), classes=len(data.class_names), dropout_rate=0.2)
-    training.train(model, data, epochs, flip=not is_digits)
+    if is_quantized(model):
+        raise ValueError(f"`build` must build a float network, for it is quantised here. Received: `{model.name}`")
+    training.train(model, data, epochs, flip=flip)
     with atomic_file(out / "float.keras", overwrite=True) as temporary:
         model.save(temporary)
 
     console.rule("Quantisation-aware training")
-    quantized = training.quantize(model, data, epochs=qat_epochs, flip=not is_digits)
+    quantized = training.quantize(model, data, epochs=qat_epochs, flip=flip)
     with atomic_file(out / "w8a8.keras", overwrite=True) as temporary:
         quantized.save(temporary)
 

@@ -48,8 +48,13 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def check_writable(path, overwrite=False):
+def check_writable(path, overwrite=False, argument="path"):
     """Raises, before any long work, if `atomic_file(path, overwrite)` could not succeed.
+
+    Args:
+        path: the file to make.
+        overwrite: whether an existing file may be replaced.
+        argument: what `path` was given as, for the message.
 
     Example:
 
@@ -57,14 +62,42 @@ def check_writable(path, overwrite=False):
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"`path` is a folder: name a file in it. Received: {str(path)!r}")
+        raise IsADirectoryError(f"`{argument}` is a folder: name a file in it. Received: {str(path)!r}")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{str(path)!r} exists. Give another `path`, or overwrite=True to replace it.")
+        raise FileExistsError(f"{str(path)!r} exists. Give another `{argument}`, or overwrite=True to replace it.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"The folder of `path` does not exist: make it first. Received: {str(path)!r}")
+        raise FileNotFoundError(f"The folder of `{argument}` does not exist: make it first. Received: {str(path)!r}")
+    _check_can_write(path.parent, f"The folder of `{argument}`", path)
+
+
+def check_folder(path, argument="directory"):
+    """Raises, before any long work, if a folder is not there and cannot be made, or cannot be written to.
+
+    Args:
+        path: the folder.
+        argument: what it was given as, for the message.
+
+    Raises:
+        NotADirectoryError: if `path`, or what should hold it, is a file.
+        PermissionError: if nothing can be written there.
+
+    Example:
+
+    >>> check_folder("search")
+    """
+    path = pathlib.Path(path)
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f"`{argument}` must be a folder, or the name of a new one: {str(there)!r} is no folder. "
+            f"Received: {str(path)!r}"
+        )
+    _check_can_write(there, f"`{argument}`", path)
+
+
+def _check_can_write(folder, what, path):
+    """Raises if no file can be made in `folder`, which is `what` in the message; `path` is what was received."""
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise PermissionError(
-            f"The folder of `path` cannot be written to ({error}). Received: {str(path)!r}"
-        ) from error
+        raise PermissionError(f"{what} cannot be written to ({error}). Received: {str(path)!r}") from error

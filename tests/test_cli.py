@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 from conftest import SMALL
+from conftest import photo_data
 from keras import ops
 
 import mnv4 as entry
@@ -18,6 +20,7 @@ from keras_mnv4 import qat
 from keras_mnv4 import training
 from keras_mnv4 import tuner
 from keras_mnv4.cli import commands
+from keras_mnv4.cli import named
 from keras_mnv4.cli import parser
 from keras_mnv4.demo import run_demo
 from keras_mnv4.export import metadata
@@ -201,6 +204,70 @@ def test_what_a_search_found_is_trained_with_backups(photo_folder, tmp_path, mon
     assert backups == [out / "backup" / "float", out / "backup" / "quantized"]
 
 
+TRAINING = ("train", "fine_tune", "distill", "quantize")
+
+
+class Noted(Exception):
+    """Far enough: what is trained, and how, is known."""
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """What was given to whichever function trains; nothing is trained."""
+    given = {}
+
+    def note(model, *others, **how):
+        given.update(how, model=model, others=others)
+        raise Noted
+
+    for name in TRAINING:
+        monkeypatch.setattr(training, name, note)
+    return given
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", [*TRAINING, "demo"])
+@pytest.mark.parametrize(
+    ("pictures", "options", "is_mirrored"),
+    [("photos", (), True), ("photos", ("--no-flip",), False), ("digits", (), False)],
+)
+def test_photos_are_mirrored_in_training_unless_told_otherwise(
+    command, pictures, options, is_mirrored, photo_folder, tmp_path, noted
+):
+    teacher = _save_teacher(tmp_path / "teacher.keras", classes=2 if pictures == "photos" else 10)
+    words = {"train": ("train",), "fine_tune": ("train", "--weights", teacher), "demo": ("demo",)}
+    words |= {name: (name, teacher) for name in ("distill", "quantize")}
+    data = ("--data", photo_folder) if pictures == "photos" else ()
+    size = () if command == "quantize" else ("--size", 32)
+    with pytest.raises(Noted):
+        mnv4("--traceback", *words[command], *data, *size, *options, "--out", tmp_path / "m.keras")
+    assert noted["flip"] is is_mirrored
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("options", "is_mirrored"), [((), True), (("--no-flip",), False)])
+def test_made_up_pictures_are_mirrored_unless_told_otherwise(options, is_mirrored, tmp_path, monkeypatch):
+    searched = {}
+
+    def search(space, data, directory, strategy, *, augmentation, **_):
+        searched["in the search"] = any(isinstance(each, keras.layers.RandomFlip) for each in augmentation)
+        directory.mkdir()
+        return space.largest
+
+    def train_found(*_, flip):
+        searched["behind it"] = flip
+
+    made = types.SimpleNamespace(picture_data=lambda size: photo_data(), size=32)
+    monkeypatch.setattr(commands, "_synthesize", lambda *_: made)
+    monkeypatch.setattr(commands, "_report_and_save", lambda *_: commands.Outcome("", {}))
+    monkeypatch.setattr(tuner, "gradient_search", search)
+    monkeypatch.setattr(tuner, "train_found", train_found)
+    teacher = _save_teacher(tmp_path / "teacher.keras")
+    how = ("--space", "tiny", "--strategy", "darts", *options)
+    assert mnv4("search", "--teacher", teacher, *how, "--out", tmp_path / "search") == 0
+    assert searched == {"in the search": is_mirrored, "behind it": is_mirrored}
+
+
 def _save_teacher(path, classes=2, size=32):
     applications.build_network(SMALL, classes=classes, input_shape=(size, size, 3)).save(path)
     return path
@@ -375,6 +442,54 @@ def test_labels_and_files_of_others_are_not_replaced(photo_folder, tmp_path, cap
 
 @pytest.mark.once
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("train", "--out", "m.keras"), "--backup"),
+        (("distill", "teacher.keras", "--out", "m.keras"), "--backup"),
+        (("distill", "teacher.keras", "--out", "m.keras"), "--store"),
+        (("quantize", "model.keras", "--out", "m.keras"), "--backup"),
+        (("search",), "--out"),
+        (("search", "--teacher", "teacher.keras"), "--out"),
+        (("synthesize", "model.keras"), "--out"),
+        (("demo",), "--out"),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_files_where_folders_go_are_refused_before_any_work(command, option, inside, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    assert mnv4(*command, option, tmp_path / "taken" / inside) == 1
+    error = capsys.readouterr().err
+    assert f"`{option}` must be a folder, or the name of a new one" in error
+    assert "overwrite" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "command",
+    [("train",), ("distill", "t.keras"), ("quantize", "m.keras"), ("export", "m.keras"), ("cost", "conv_small")],
+)
+def test_files_that_exist_are_an_error_with_the_way_out(command, tmp_path, capsys):
+    out = tmp_path / {"export": "there.tflite", "cost": "there.csv"}.get(command[0], "there.keras")
+    out.write_text("mine")
+    assert mnv4(*command, "--out", out) == 1
+    assert capsys.readouterr().err == f"mnv4: '{out}' exists. `--out` names another, `--overwrite` replaces it.\n"
+
+
+@pytest.mark.once
+def test_a_model_in_an_android_project_is_an_error_with_the_way_out(tmp_path, capsys):
+    asset = tmp_path / "app" / "src" / "main" / "assets" / "vision.tflite"
+    asset.parent.mkdir(parents=True)
+    asset.write_text("mine")
+    how = ("--target", "app", "--out", tmp_path / "a.tflite", "--android", tmp_path)
+    assert mnv4("export", "m.keras", *how) == 1
+    expected = f"mnv4: '{asset}' exists. `--android` names another, `--overwrite` replaces it.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
     "arguments",
     [
         ("train", "--size", "0"),
@@ -410,6 +525,16 @@ def test_the_demo_runs_on_a_folder_and_says_what_fails(photo_folder, tmp_path, c
         assert f"ok {check}" in printed
     assert "M multiply-accumulates" in printed
     assert (status == 0) == ("FAILED" not in printed)
+
+
+@pytest.mark.once
+def test_the_demo_of_a_network_that_is_quantised_already_is_refused(photo_folder, tmp_path, noted):
+    def build(**how):
+        return qat.quantize_model(applications.build_network(SMALL, **how))
+
+    with pytest.raises(ValueError, match="`build` must build a float network"):
+        run_demo(tmp_path / "out", photo_folder, 32, build=build)
+    assert not noted
 
 
 BLOCKED = """
@@ -488,6 +613,102 @@ def test_cost_of_a_network_as_a_table_and_as_files(tmp_path, capsys):
         assert mnv4("cost", *wrong) == 1
     assert "gold" in capsys.readouterr().err
     assert not (tmp_path / "cost.txt").exists()
+
+
+@pytest.fixture
+def found(tmp_path):
+    """The file that a search leaves."""
+    (tmp_path / "network.json").write_text(json.dumps(SMALL.to_dict()))
+    return tmp_path / "network.json"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_a_network_that_was_found_is_trained(command, found, photo_folder, tmp_path, noted):
+    teacher = (_save_teacher(tmp_path / "teacher.keras"),) if command == "distill" else ()
+    how = ("--data", photo_folder, "--model", found, "--alpha", 2, "--size", 32, "--out", tmp_path / "m.keras")
+    with pytest.raises(Noted):
+        mnv4("--traceback", command, *teacher, *how)
+    assert (noted["model"].name, noted["model"].output_shape) == ("small", (None, 2))
+    assert noted["model"].get_layer("stem").filters == 16
+
+
+@pytest.mark.once
+def test_the_cost_of_a_network_that_was_found(found, capsys):
+    assert mnv4("--json", "cost", found) == 0
+    expected = applications.build_network(SMALL).count_params()
+    assert 0 < answer(capsys)["parameters"] <= expected
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "`--model` names no file. Received: "),
+        ("no table", "`--model` must be a JSON file of an architecture"),
+        (json.dumps([{"accuracy": 0.5}] * 1000), "An architecture is a dictionary"),  # such as results.json
+        (json.dumps(tuner.tiny_space().architecture.to_dict()), "it is a search space"),
+    ],
+)
+def test_files_that_are_no_network_are_refused_before_pictures_are_read(content, message, tmp_path, capsys):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_text(content)
+    out = ("--data", tmp_path / "not_looked_for", "--out", tmp_path / "m.keras")
+    assert mnv4("train", "--model", path, *out) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error) < 600 + len(str(path))
+
+
+@pytest.mark.once
+def test_networks_go_by_their_constructors_in_either_spelling():
+    shape = {"weights": None, "input_shape": (32, 32, 3), "classes": 2, "dropout_rate": 0.2}
+    for name in applications.ARCHITECTURES:
+        build = named.network(name)
+        assert build is getattr(applications, name)
+        inspect.signature(build).bind(**shape)
+    for short, name in (("conv_aa_large", "MobileNetV4ConvAALarge"), ("resnet18", "ResNet18")):
+        assert named.network(short) is getattr(applications, name)
+    assert named.network("pikelpn_1x") is applications.PikeLPN1x
+    assert len({named._spelling(name) for name in applications.ARCHITECTURES}) == len(applications.ARCHITECTURES)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", [("train",), ("distill", "teacher.keras"), ("demo",), ("cost",)])
+def test_a_network_that_is_none_is_refused_with_those_that_are(command, tmp_path, capsys):
+    argument, name = ("model", ("nothing",)) if command == ("cost",) else ("--model", ("--model", "nothing"))
+    assert mnv4(*command, *name, "--out", tmp_path / ("out.csv" if command == ("cost",) else "out.keras")) == 1
+    error = capsys.readouterr().err
+    assert f"`{argument}` must be a network, or a file of one that is there. Received: nothing." in error
+    assert all(name in error for name in ("MobileNetV4ConvAALarge", "EfficientNetLite2", "ResNet200", "PikeLPN6x"))
+
+
+@pytest.mark.once
+def test_networks_of_one_width_have_no_other(tmp_path, capsys):
+    how = ("--data", tmp_path / "not_looked_for", "--model", "PikeLPN1x", "--alpha", 0.5)
+    assert mnv4("train", *how, "--out", tmp_path / "m.keras") == 1
+    assert "`--alpha` must be 1 for `--model` PikeLPN1x" in capsys.readouterr().err
+    assert named.network("resnet18", 0.5)(weights=None, input_shape=(32, 32, 3)).get_layer("block_2").filters == 32
+
+
+@pytest.mark.once
+def test_policies_of_files(photo_folder, tmp_path, capsys, noted):
+    path, model = tmp_path / "policy.json", _save_teacher(tmp_path / "model.keras")
+    rules = (qat.Rule("predictions/.*"), *qat.get_policy("w4a8").rules)
+    path.write_text(qat.Policy(rules, name="mine").to_json())
+    assert mnv4("cost", "conv_small", "--size", 32, "--policy", path) == 0
+    printed = capsys.readouterr().out
+    assert "int4 x int8" in printed
+    assert "float32" in printed
+    with pytest.raises(Noted):
+        mnv4("--traceback", "quantize", model, "--data", photo_folder, "--policy", path, "--out", tmp_path / "q.keras")
+    assert noted["others"][1].name == "mine"
+    path.write_text("{}")
+    for wrong, message in ((path, "or a .json file of one"), (tmp_path / "no.json", "`--policy` names no file")):
+        for command in (("cost", "conv_small"), ("quantize", model, "--out", tmp_path / "q.keras")):
+            assert mnv4(*command, "--policy", wrong) == 1
+            assert message in capsys.readouterr().err
 
 
 @pytest.mark.tensorflow

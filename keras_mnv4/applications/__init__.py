@@ -16,6 +16,7 @@ from keras_mnv4.applications.checkpoints import Checkpoint
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite0
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite1
 from keras_mnv4.applications.efficientnet_lite import EfficientNetLite2
+from keras_mnv4.applications.families import ARCHITECTURES
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAALarge
 from keras_mnv4.applications.mobilenet_v4 import MobileNetV4ConvAAMedium
@@ -46,6 +47,7 @@ from keras_mnv4.applications.resnet import ResNet200
 from keras_mnv4.applications.transfer import replace_classifier
 
 __all__ = [
+    "ARCHITECTURES",
     "CHECKPOINTS",
     "MQA",
     "UIB",

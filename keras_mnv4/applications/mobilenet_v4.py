@@ -6,7 +6,6 @@ that of both public code bases, timm's and the TensorFlow Model Garden's, and of
 appendix prints another. ConvMediumSeg is the Model Garden's, the ones with anti-aliasing are timm's.
 """
 
-import json
 import pathlib
 
 from keras_mnv4.applications.block_spec import MQA
@@ -17,6 +16,7 @@ from keras_mnv4.applications.imagenet import decode_predictions
 from keras_mnv4.applications.network import Architecture
 from keras_mnv4.applications.network import build_network
 from keras_mnv4.applications.network import constructor
+from keras_mnv4.applications.network import read_architecture
 from keras_mnv4.applications.preprocessing import preprocess_input
 
 # fmt: off
@@ -232,12 +232,7 @@ def MobileNetV4(architecture, **kwargs):
     >>> model = MobileNetV4("search/network.json", classes=10, input_shape=(96, 96, 3))
     """
     if isinstance(architecture, (str, pathlib.Path)):
-        try:
-            architecture = json.loads(pathlib.Path(architecture).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"`architecture` must be a JSON file of an architecture ({error}). Received: {architecture}"
-            ) from error
+        architecture = read_architecture(architecture)
     if not isinstance(architecture, Architecture):
         architecture = Architecture.from_dict(architecture)
     return build_network(architecture, **kwargs)

@@ -3,6 +3,9 @@
 import dataclasses
 import functools
 import inspect
+import json
+import pathlib
+import textwrap
 
 import keras
 from keras import layers
@@ -21,6 +24,8 @@ from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import round_channels
+
+SHOWN = 200  # letters of what was received in place of an architecture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Architecture:
         if not is_known or not isinstance(fields["blocks"], (list, tuple)):
             raise ValueError(
                 "An architecture is a dictionary of a `name`, `blocks`, which is a list, and what else `Architecture` "
-                f"has. Received: {fields}"
+                f"has. Received: {textwrap.shorten(str(fields), SHOWN, placeholder=' ...')}"
             )
         definition = fields.get("definition", "default")
         definition = from_fields(Definition, definition) if isinstance(definition, dict) else definition
@@ -145,6 +150,30 @@ class Architecture:
         """
         is_kept = self.has_fixed_stem or (alpha < 1 and not narrows)
         return self.blocks[0].scaled(1.0 if is_kept else alpha)
+
+
+def read_architecture(path, argument="architecture"):
+    """The `Architecture` of a JSON file of its `to_dict`, as `mnv4 search` writes it.
+
+    Args:
+        path: the file.
+        argument: what it was given as, for the message.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not of an architecture.
+
+    Example:
+
+    >>> read_architecture("search/network.json")
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`{argument}` names no file. Received: {path}")
+    try:
+        return Architecture.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"`{argument}` must be a JSON file of an architecture ({error}). Received: {path}") from error
 
 
 def build_network(

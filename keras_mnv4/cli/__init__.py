@@ -46,8 +46,6 @@ def main(argv=None):
 
 def _message(error):
     """What went wrong, as the package says it; with the way to the trace where it is not the package that speaks."""
-    if isinstance(error, FileExistsError):
-        return f"{error} (`--out` names another, `--overwrite` replaces it.)"
     if isinstance(error, (ImportError, OSError, RuntimeError, ValueError)):
         return str(error)
     return f"{type(error).__name__}: {error}. `mnv4 --traceback ...` says where; please report it."

@@ -8,16 +8,9 @@ import dataclasses
 import pathlib
 import sys
 
-MODELS = {
-    "conv_small": "MobileNetV4ConvSmall",
-    "conv_medium": "MobileNetV4ConvMedium",
-    "conv_large": "MobileNetV4ConvLarge",
-    "hybrid_medium": "MobileNetV4HybridMedium",
-    "hybrid_large": "MobileNetV4HybridLarge",
-    "efficientnet_lite0": "EfficientNetLite0",
-    "efficientnet_lite1": "EfficientNetLite1",
-    "efficientnet_lite2": "EfficientNetLite2",
-}
+from keras_mnv4 import files
+from keras_mnv4.cli import named
+
 MODEL, WIDTH = "conv_small", 1.0  # of a new network, if nothing else is said
 SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
@@ -44,28 +37,28 @@ class Outcome:
 def train(arguments):
     from keras_mnv4 import training
 
-    _check_model_path(arguments)
+    _check_paths(arguments)
     _check_size(arguments)
+    build = named.network(arguments.model, arguments.alpha)
     if arguments.weights is not None:
-        return _fine_tune(arguments)
+        return _fine_tune(build, arguments)
     arguments.size = arguments.size or SIZE
     data = _load_data(arguments, arguments.size)
-    model = _new_model(arguments, data)
+    model = _new_model(build, arguments, data)
     epochs = EPOCHS if arguments.epochs is None else arguments.epochs
-    training.train(model, data, epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
+    training.train(model, data, epochs, flip=_flips(arguments), backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
 
 
 def quantize(arguments):
-    from keras_mnv4 import qat
     from keras_mnv4 import training
 
-    _check_model_path(arguments)
-    policy = qat.get_policy(arguments.policy)
+    _check_paths(arguments)
+    policy = named.policy(arguments.policy)
     model = _load_classifier(arguments.model)
     data = _load_data(arguments, model.input_shape[1])
     _check_classes(model, arguments.model, data)
-    flip = arguments.data is not None
+    flip = _flips(arguments)
     quantized = training.quantize(model, data, policy, arguments.epochs, flip=flip, backup_dir=arguments.backup)
     return _report_and_save(quantized, data, arguments)
 
@@ -74,17 +67,20 @@ def distill(arguments):
     from keras_mnv4 import data as sets
     from keras_mnv4 import training
 
-    _check_model_path(arguments)
+    _check_paths(arguments)
     _check_size(arguments)
+    build = named.network(arguments.model, arguments.alpha)
     ratio = _ratio(arguments.mix)
     if arguments.pool is not None and not arguments.pool.is_dir():
         raise ValueError(f"`--pool` must be a folder of pictures. Received: {arguments.pool}")
     training.check_ratio(ratio, arguments.pool is not None, ("--mix", "--pool"))
+    if arguments.store is not None:
+        files.check_folder(arguments.store, "--store")
     teacher = _load_model(arguments.teacher)
     data = _load_data(arguments, arguments.size)
     _check_classes(teacher, arguments.teacher, data)
-    student = _new_model(arguments, data)
-    how = {"ratio": ratio, "store": arguments.store, "flip": arguments.data is not None, "backup_dir": arguments.backup}
+    student = _new_model(build, arguments, data)
+    how = {"ratio": ratio, "store": arguments.store, "flip": _flips(arguments), "backup_dir": arguments.backup}
     if arguments.data is not None:  # crops are of larger pictures than those shown
         how["pictures"] = sets.load_image_folder(arguments.data, 2 * arguments.size).train.pictures
     if arguments.pool is not None:
@@ -95,17 +91,18 @@ def distill(arguments):
 
 def export(arguments):
     from keras_mnv4 import export as exporting
-    from keras_mnv4 import files
     from keras_mnv4.export.prepare import output_names
 
     out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
     if out.suffix != (".onnx" if arguments.target == "onnx" else ".tflite"):
         raise ValueError(f"`--out` must end in .tflite, or with `--target onnx` in .onnx. Received: {out}")
-    files.check_writable(out, arguments.overwrite)
+    _check_file(out, arguments)
     if arguments.android is not None and arguments.target != "app":
         raise ValueError(f"`--android` takes files of `--target app`. Received: --target {arguments.target}")
     if arguments.android is not None:
-        exporting.check_android_project(arguments.android, arguments.overwrite)
+        asset = exporting.check_android_project(arguments.android, overwrite=True)
+        if asset.exists():
+            _check_file(asset, arguments, "--android")
     model = _load_classifier(arguments.model) if arguments.data is not None else _load_model(arguments.model)
     samples = None
     if arguments.data is not None:
@@ -146,7 +143,6 @@ def check(arguments):
 
 def cost(arguments):
     from keras_mnv4 import cost as costs
-    from keras_mnv4 import files
 
     if arguments.model.endswith(".tflite"):
         if arguments.out or arguments.policy or arguments.size or arguments.prices:
@@ -154,7 +150,7 @@ def cost(arguments):
         latency = costs.measure_operators(arguments.model)
         return Outcome(str(latency), dataclasses.asdict(latency))
     if arguments.out is not None:
-        files.check_writable(arguments.out, arguments.overwrite)
+        _check_file(arguments.out, arguments)
     prices = arguments.prices or PRICES
     found = _profile(arguments)
     if arguments.out is not None:
@@ -183,6 +179,7 @@ def cost(arguments):
 
 
 def synthesize(arguments):
+    files.check_folder(arguments.out, "--out")
     made = _synthesize(arguments, arguments.model, arguments.out)
     sheet = made.directory / "contact_sheet.png"
     facts = {"directory": made.directory, "pictures": len(made), "contact_sheet": sheet}
@@ -192,17 +189,17 @@ def synthesize(arguments):
 def search(arguments):
     import numpy as np
 
-    from keras_mnv4 import files
     from keras_mnv4 import training
     from keras_mnv4 import tuner
 
+    files.check_folder(arguments.out, "--out")
     limits = _limits(arguments.limit)
     bits = tuple(arguments.weight_bits)
     how = {"limits": limits, "epochs": arguments.epochs, "seed": arguments.seed}
     shape = (arguments.size, arguments.size, 3)
     _check_painting(arguments)
     _check_size(arguments)
-    flip = arguments.data is not None
+    flip = _flips(arguments, is_painted=arguments.teacher is not None)
     is_two_stage = arguments.space == "two-stage"
     if is_two_stage and arguments.strategy != "spos":
         raise ValueError("Two stages are searched with `--strategy spos`.")
@@ -211,7 +208,8 @@ def search(arguments):
     tuner.CostModel(dataclasses.replace(space, weight_bits=bits), limits, shape)
     cost_bits = max(bits, default=None) if is_two_stage else None
     tuner.CostModel(space, limits, shape, bits=cost_bits).sample(np.random.default_rng(arguments.seed))
-    data = _load_data(arguments, arguments.size) if flip or arguments.teacher is None else None
+    has_data = arguments.data is not None or arguments.teacher is None
+    data = _load_data(arguments, arguments.size) if has_data else None
     searched = data
     if arguments.teacher is not None:
         if data is not None:
@@ -251,12 +249,12 @@ def search(arguments):
 
 
 def demo(arguments):
-    from keras_mnv4 import applications
     from keras_mnv4.demo import run_demo
 
+    files.check_folder(arguments.out, "--out")
     _check_size(arguments)
-    build = getattr(applications, MODELS[arguments.model])
-    result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, build=build)
+    how = {"build": named.network(arguments.model), "flip": arguments.flip}
+    result = run_demo(arguments.out, arguments.data, arguments.size, arguments.epochs, **how)
     text = "All checks hold." if result.ok else "Not all checks hold."
     return Outcome(text, dataclasses.asdict(result), result.ok)
 
@@ -271,22 +269,21 @@ def completion(arguments):
     return Outcome(shtab.complete(make_parser(), arguments.shell), {"shell": arguments.shell})
 
 
-def _fine_tune(arguments):
+def _fine_tune(build, arguments):
     """`train --weights`."""
     from keras_mnv4 import applications
     from keras_mnv4 import training
 
-    pretrained = _pretrained(arguments)
+    pretrained = _pretrained(build, arguments)
     data = _load_data(arguments, pretrained.input_shape[1])
     model = applications.replace_classifier(pretrained, len(data.class_names))
     epochs = TUNING_EPOCHS if arguments.epochs is None else arguments.epochs
-    training.fine_tune(model, data, epochs, flip=arguments.data is not None, backup_dir=arguments.backup)
+    training.fine_tune(model, data, epochs, flip=_flips(arguments), backup_dir=arguments.backup)
     return _report_and_save(model, data, arguments)
 
 
-def _pretrained(arguments):
-    """The classifier that `train --weights` names: a whole model, or weights for one."""
-    from keras_mnv4 import applications
+def _pretrained(build, arguments):
+    """The classifier that `train --weights` names: a whole model, or weights for what `build` builds."""
     from keras_mnv4.applications.checkpoints import CHECKPOINTS
 
     if pathlib.Path(arguments.weights).suffix == ".keras":
@@ -298,40 +295,33 @@ def _pretrained(arguments):
         return model
     shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
     known = [each for each in CHECKPOINTS if each.tag == arguments.weights]
-    return getattr(applications, MODELS[arguments.model])(
-        weights=arguments.weights,
-        input_shape=shape,
-        classes=known[0].classes if known else 1000,
-        alpha=arguments.alpha,
-        dropout_rate=0.2,
-    )
+    classes = known[0].classes if known else 1000
+    return build(weights=arguments.weights, input_shape=shape, classes=classes, dropout_rate=0.2)
 
 
 def _profile(arguments):
-    """The `Profile` of what the user named: a file, or a constructor."""
-    from keras_mnv4 import applications
+    """The `Profile` of what the user named: a model's file, or a network."""
     from keras_mnv4 import cost as costs
     from keras_mnv4 import qat
-    from keras_mnv4.applications import efficientnet_lite
-    from keras_mnv4.applications import mobilenet_v4
-    from keras_mnv4.applications import pikelpn
-    from keras_mnv4.applications import resnet
 
     shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
-    if pathlib.Path(arguments.model).is_file():
-        model = _load_model(arguments.model)
+    policy = None if arguments.policy is None else named.policy(arguments.policy)
+    path = pathlib.Path(arguments.model)
+    if path.is_file() and path.suffix != named.JSON:
+        model = _load_model(path)
     else:
-        name = MODELS.get(arguments.model, arguments.model)
-        families = (mobilenet_v4.ARCHITECTURES, efficientnet_lite.ARCHITECTURES, resnet.ARCHITECTURES, pikelpn.VARIANTS)
-        known = [each for family in families for each in family]
-        if name not in known:
-            raise ValueError(
-                f"No such model file, and no such network: {arguments.model}. Networks: {', '.join(known)}."
-            )
-        model = getattr(applications, name)(weights=None, input_shape=shape)
-    if arguments.policy is not None:
-        model = qat.quantize_model(model, arguments.policy)
+        model = named.network(arguments.model, argument="model")(weights=None, input_shape=shape)
+    if policy is not None:
+        model = qat.quantize_model(model, policy)
     return costs.profile(model, shape)
+
+
+def _flips(arguments, is_painted=False):
+    """Whether pictures are mirrored in training: those of `--data`, and painted ones, unless told otherwise.
+
+    Digits, the default data, never are.
+    """
+    return arguments.flip and (arguments.data is not None or is_painted)
 
 
 def _check_size(arguments):
@@ -384,17 +374,10 @@ def _load_data(arguments, size):
     return loaded
 
 
-def _new_model(arguments, data):
-    """The network that the user named, untrained, for the classes of the data."""
-    from keras_mnv4 import applications
-
-    return getattr(applications, MODELS[arguments.model])(
-        weights=None,
-        input_shape=(arguments.size, arguments.size, 3),
-        classes=len(data.class_names),
-        alpha=arguments.alpha,
-        dropout_rate=0.2,
-    )
+def _new_model(build, arguments, data):
+    """The network that `build` builds, untrained, for the classes of the data."""
+    shape = (arguments.size, arguments.size, 3)
+    return build(weights=None, input_shape=shape, classes=len(data.class_names), dropout_rate=0.2)
 
 
 def _load_model(path):
@@ -459,18 +442,25 @@ def _synthesize(arguments, teacher, directory):
     )
 
 
-def _check_model_path(arguments):
-    """Raises, before any long work, if a model could not be saved as `--out`."""
-    from keras_mnv4 import files
-
+def _check_paths(arguments):
+    """Raises, before any long work, if a model could not be saved as `--out`, or backed up in `--backup`."""
     if arguments.out.suffix != ".keras":
         raise ValueError(f"`--out` must end in .keras. Received: {arguments.out}")
-    files.check_writable(arguments.out, arguments.overwrite)
-    files.check_writable(_labels_path(arguments.out), arguments.overwrite)
+    _check_file(arguments.out, arguments)
+    _check_file(_labels_path(arguments.out), arguments)
+    if arguments.backup is not None:
+        files.check_folder(arguments.backup, "--backup")
+
+
+def _check_file(path, arguments, option="--out"):
+    """Raises, before any long work, if a file could not be written, and says which options help."""
+    try:
+        files.check_writable(path, arguments.overwrite, option)
+    except FileExistsError:
+        raise FileExistsError(f"'{path}' exists. `{option}` names another, `--overwrite` replaces it.") from None
 
 
 def _report_and_save(model, data, arguments):
-    from keras_mnv4 import files
     from keras_mnv4 import training
 
     with files.atomic_file(_labels_path(arguments.out), arguments.overwrite) as temporary:

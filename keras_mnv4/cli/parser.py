@@ -25,6 +25,8 @@ EXAMPLES = {
     "train": """\
   mnv4 train --out digits.keras                                   # handwritten digits, from scratch
   mnv4 train --data photos --size 96 --epochs 50
+  mnv4 train --data signs --no-flip                               # left and right differ
+  mnv4 train --data photos --model search/network.json            # what a search has found
   mnv4 train --data photos --model efficientnet_lite0 --weights imagenet
   mnv4 train --data photos --weights earlier.keras                # for other classes""",
     "distill": """\
@@ -34,6 +36,7 @@ EXAMPLES = {
     "quantize": """\
   mnv4 quantize model.keras --data photos
   mnv4 quantize model.keras --data photos --policy w4a8 --epochs 5
+  mnv4 quantize model.keras --data photos --policy mine.json      # of Policy.to_json
   mnv4 quantize model.keras --data photos --epochs 0              # no training""",
     "export": """\
   mnv4 export quantized.keras --data photos --out vision.tflite
@@ -45,6 +48,7 @@ EXAMPLES = {
     "cost": """\
   mnv4 cost MobileNetV4HybridMedium --size 256
   mnv4 cost conv_small --policy w4a8 --out cost.html
+  mnv4 cost search/network.json                                   # what a search has found
   mnv4 cost vision.tflite                                         # timed on this machine""",
     "search": """\
   mnv4 search --data photos --limit macs=30e6
@@ -74,7 +78,7 @@ def make_parser():
     add = parser.add_subparsers(required=True, metavar="command", title="commands")
 
     added = _add(add, commands.train, "train a classifier on pictures")
-    _add_data(added)
+    _add_training_data(added)
     _add_out(added, "model.keras")
     _add_backup(added)
     _add_model(added)
@@ -88,7 +92,7 @@ def make_parser():
 
     added = _add(add, commands.distill, "train a classifier to give what another one gives")
     added.add_argument("teacher", help="a .keras file of a classifier of the same classes")
-    _add_data(added)
+    _add_training_data(added)
     _add_out(added, "student.keras")
     _add_backup(added)
     _add_model(added)
@@ -100,10 +104,12 @@ def make_parser():
 
     added = _add(add, commands.quantize, "quantise a trained classifier and train it on")
     added.add_argument("model", help="a .keras file of `mnv4 train`")
-    _add_data(added)
+    _add_training_data(added)
     _add_out(added, "quantized.keras")
     _add_backup(added)
-    added.add_argument("--policy", default="w8a8", help="such as w8a8, w4a8, w4a8_first_last_8, pikelpn")
+    added.add_argument(
+        "--policy", default="w8a8", help="such as w8a8, w4a8, w4a8_first_last_8, pikelpn, or a .json file"
+    )
     added.add_argument(
         "--epochs", type=_from_0, default=2, help="passes over the pictures; 0: calibrate and round only"
     )
@@ -119,14 +125,14 @@ def make_parser():
     added.add_argument("file", help="a .tflite file")
 
     added = _add(add, commands.cost, "say what a network costs; or how long a TFLite file takes here")
-    added.add_argument("model", help="a .keras file, the name of a network such as MobileNetV4ConvSmall, or a .tflite")
-    added.add_argument("--policy", help="quantise by this policy first, such as w4a8")
+    added.add_argument("model", help="a .keras file, a network as --model of train has it, or a .tflite file")
+    added.add_argument("--policy", help="quantise by this policy first, such as w4a8, or a .json file of one")
     added.add_argument("--size", type=_above_0, help="height and width in pixels")
     added.add_argument("--prices", help="price table of ACEv2: energy45 (default), energy7 or bitwidth")
     _add_out(added, None, "write the table: .csv, .json, .html or .png")
 
     added = _add(add, commands.search, "find a network for pictures, within limits on its cost")
-    _add_data(added)
+    _add_training_data(added)
     added.add_argument("--space", choices=(*commands.SPACES, "two-stage"), default="small")
     added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas"), default="spos")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
@@ -152,7 +158,7 @@ def make_parser():
     added.add_argument("--seed", type=int, default=0, help="of the pictures")
 
     added = _add(add, commands.demo, "the whole job: train, quantise, export, verify")
-    _add_data(added)
+    _add_training_data(added)
     _add_network(added)
     added.add_argument("--out", metavar="DIR", default="demo", help="folder for the files made")
     added.add_argument("--size", type=_above_0, help="height and width in pixels (64; with --data 96)")
@@ -200,6 +206,12 @@ def _add_data(added, use=" (default: digits)"):
     added.add_argument("--data", metavar="DIR", help=f"folder of images in class sub-folders{use}")
 
 
+def _add_training_data(added):
+    _add_data(added)
+    told = "do not mirror pictures in training: for road signs, letters and the like (digits never are)"
+    added.add_argument("--no-flip", dest="flip", action="store_false", help=told)
+
+
 def _add_out(added, default, help=None):
     out = None if default is None else pathlib.Path(default)
     added.add_argument("--out", metavar="FILE", type=pathlib.Path, default=out, help=help or f"default: {default}")
@@ -211,9 +223,8 @@ def _add_backup(added):
 
 
 def _add_network(added):
-    names = sorted(commands.MODELS)
-    known = f"{', '.join(names)} (default: {commands.MODEL})"
-    added.add_argument("--model", metavar="NAME", choices=names, default=commands.MODEL, help=known)
+    known = f"a network, or a .json file of one (default: {commands.MODEL}; a name that is none lists all)"
+    added.add_argument("--model", metavar="NAME", default=commands.MODEL, help=known)
 
 
 def _add_model(added):

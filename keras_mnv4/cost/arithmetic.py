@@ -43,6 +43,9 @@ class Arithmetic:
         float_format: name of the format of everything that is not quantised, such as `"bfloat16"`; None for the dtype
             that each layer computes in.
 
+    Raises:
+        ValueError: if there are no such `norms`, or no such `rescaling`.
+
     Example:
 
     >>> UNFOLDED = Arithmetic(norms="float", rescaling="float")  # the networks that PikeLPN compares itself with

@@ -34,6 +34,9 @@ class PriceTable:
 
     A product with a power of two is a shift of the other operand.
 
+    Raises:
+        ValueError: if there is no such `shifter`.
+
     Example:
 
     >>> from keras_mnv4.cost.formats import FLOAT32

@@ -205,6 +205,9 @@ class Profile:
             prices: `"energy45"` or `"energy7"`, floats by their energy at 45 or 7 nm; `"bitwidth"`, floats as integers
                 of their bits; or a `PriceTable`.
             roles: one or several of `keras_mnv4.cost.ROLES` to count; None for all.
+
+        Raises:
+            ValueError: if there are no such prices or roles, or the prices lack that of a format that occurs.
         """
         return self._total(find_prices(prices, PRICES, "prices"), roles)
 
@@ -214,6 +217,9 @@ class Profile:
         Args:
             prices: `"45nm"` (Horowitz 2014), `"7nm"` (Jouppi 2021), or a `PriceTable`.
             roles: as for `ace_v2`.
+
+        Raises:
+            ValueError: as for `ace_v2`.
         """
         return self._total(find_prices(prices, ENERGIES, "prices"), roles)
 
@@ -226,6 +232,9 @@ class Profile:
         Args:
             kind: `"linear"`, products by the width of the multiplier of 4, 8 or 16 bits that they need, or by the wider
                 of both widths above 16; `"quadratic"`, products by both widths; `"memory"`, kernels by their width.
+
+        Raises:
+            ValueError: if there is no such `kind`.
         """
         costs = {
             "linear": lambda i, j: next((width for width in AQT_WIDTHS if max(i, j) <= width), max(i, j)),

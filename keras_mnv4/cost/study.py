@@ -87,6 +87,9 @@ class ParetoStudy:
         settings: what else decides about results, such as the epochs: a dictionary, kept in every record. A folder is
             for one: that of other settings, or other policies of the same names, is refused.
 
+    Raises:
+        ValueError: if one of `networks`, `widths`, `policies` and `seeds` is empty, or there is no policy of a name.
+
     Example:
 
     >>> activations = AQTActivationQuantizer(start_step=1000)  # within the training
@@ -133,7 +136,11 @@ class ParetoStudy:
             run_all(self, missing, verbose)
 
     def carry_out(self, run):
-        """Trains one network, unless it has a record, and gives its record."""
+        """Trains one network, unless it has a record, and gives its record.
+
+        Raises:
+            ValueError: if `train` gives other scores than it is to, or has ended before all quantisers began to round.
+        """
         record = self.record(run)
         if record is None:
             backups = self.directory / "backups" / run.name
@@ -220,12 +227,17 @@ def study_curves(records, cost="linear", score="top1_eval"):
     Returns:
         A dictionary from policy to a list of `(cost, mean score of all seeds)`, by rising cost.
 
+    Raises:
+        ValueError: if there is no such cost, or no such score.
+
     Example:
 
     >>> records = [{"policy": "w8a8", "network": "small", "width": 1.0, "seed": 0, "linear": 2.0, "top1_eval": 0.7}]
     >>> study_curves(records)
     {'w8a8': [(2.0, 0.7)]}
     """
+    _check_known("cost", cost, COSTS)
+    _check_known("score", score, SCORES)
     return {
         policy: sorted((group[0][cost], float(np.mean([each[score] for each in group]))) for group in groups)
         for policy, groups in _by_policy(records).items()
@@ -242,16 +254,25 @@ def study_report(records, cost="linear"):
         records: dictionaries, as `ParetoStudy.records` gives.
         cost: as for `study_curves`.
 
+    Raises:
+        ValueError: if there is no such cost.
+
     Example:
 
     >>> study_report([])
     'No records yet.\\n'
     """
+    _check_known("cost", cost, COSTS)
     if not records:
         return "No records yet.\n"
     console = Console(file=io.StringIO(), width=120)
     console.print(_networks(records, cost), _policies(records, cost))
     return console.file.getvalue()
+
+
+def _check_known(argument, value, known):
+    if value not in tuple(known):
+        raise ValueError(f"`{argument}` must be one of {tuple(known)}. Received: {argument}={value!r}")
 
 
 def _networks(records, cost):

@@ -2,6 +2,7 @@
 
 from keras_mnv4.layers.attention import MobileMQA
 from keras_mnv4.layers.attention import SpatialAttention
+from keras_mnv4.layers.batch_norm import BatchNorm
 from keras_mnv4.layers.classifier import Classifier
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import DepthwiseSeparable
@@ -10,10 +11,12 @@ from keras_mnv4.layers.inverted_bottleneck import UniversalInvertedBottleneck
 from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.layers.max_pool import MaxPool
 from keras_mnv4.layers.quant_norm import QuantNorm
+from keras_mnv4.layers.residual import ResidualChain
 from keras_mnv4.layers.residual_unit import ResidualUnit
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
+    "BatchNorm",
     "Classifier",
     "ConvNormAct",
     "DepthwiseSeparable",
@@ -22,6 +25,7 @@ __all__ = [
     "MaxPool",
     "MobileMQA",
     "QuantNorm",
+    "ResidualChain",
     "ResidualUnit",
     "SpatialAttention",
     "StochasticDepth",

@@ -3,6 +3,10 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.arguments import PADDINGS
+from keras_mnv4.layers.arguments import check_one_of
+from keras_mnv4.layers.arguments import check_unused
+from keras_mnv4.layers.arguments import check_whole
 from keras_mnv4.layers.batch_norm import BatchNorm
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.feature_map import FeatureMapLayer
@@ -11,6 +15,7 @@ from keras_mnv4.qat.quantizable import ITSELF
 
 DOWN_KERNEL = 3  # kernel size of the convolutions that make the map of keys or values smaller
 PRODUCTS = ("logits", "softmax", "context")  # the parts of attention that have no weights
+UNUSED = {"strides": 1, "activation": "relu", "anti_aliasing": None}  # by the block, as files have it
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
@@ -45,7 +50,7 @@ class SpatialAttention(FeatureMapLayer):
     unknown. Output shape: the same with `filters` channels.
 
     Raises:
-        ValueError: if `kv_heads` does not divide `num_heads`.
+        ValueError: if `kv_heads` does not divide `num_heads`, if a number is not above 0, or the padding not known.
 
     Example:
 
@@ -70,8 +75,9 @@ class SpatialAttention(FeatureMapLayer):
         **kwargs,
     ):
         super().__init__(data_format, **kwargs)
-        if kv_heads < 1 or num_heads % kv_heads:
-            raise ValueError(f"`kv_heads` must divide `num_heads`. Received: {kv_heads=}, {num_heads=}")
+        check_whole("filters", filters)
+        check_one_of("padding", padding, PADDINGS)
+        _check_attention(num_heads, key_dim, kv_heads, query_strides, kv_strides)
         self.filters = filters
         self.num_heads = num_heads
         self.key_dim = key_dim
@@ -252,6 +258,17 @@ class SpatialAttention(FeatureMapLayer):
         }
 
 
+def _check_attention(num_heads, key_dim, kv_heads, query_strides, kv_strides):
+    """Raises unless all are whole numbers above 0, and `kv_heads` divides `num_heads`."""
+    check_whole("num_heads", num_heads)
+    check_whole("key_dim", key_dim)
+    check_whole("kv_heads", kv_heads)
+    check_whole("query_strides", query_strides)
+    check_whole("kv_strides", kv_strides)
+    if num_heads % kv_heads:
+        raise ValueError(f"`kv_heads` must divide `num_heads`. Received: {kv_heads=}, {num_heads=}")
+
+
 def _product(rows, columns):
     """The matrix of the products of all rows with all columns, each a row of its matrix."""
     return ops.matmul(rows, ops.swapaxes(columns, -1, -2))
@@ -277,6 +294,10 @@ class MobileMQA(ResidualChain):
 
     Input and output shapes: as for `SpatialAttention`. Height and width may be anything, known or not.
 
+    Raises:
+        ValueError: if it is given strides, an activation or anti-aliasing, which attention has no use for, and as for
+            `SpatialAttention` and `ResidualChain`.
+
     Example:
 
     >>> MobileMQA(160, num_heads=4, key_dim=64, kv_strides=2)(np.zeros((1, 16, 16, 160))).shape
@@ -295,9 +316,9 @@ class MobileMQA(ResidualChain):
         layer_scale=None,
         **kwargs,
     ):
+        check_unused(self, kwargs, UNUSED)
         super().__init__(filters, **kwargs)
-        if self.strides != 1:
-            raise ValueError(f"Attention keeps the size of its input. Received: strides={self.strides}")
+        _check_attention(num_heads, key_dim, kv_heads, query_strides, kv_strides)
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.kv_heads = kv_heads

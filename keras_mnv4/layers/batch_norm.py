@@ -23,6 +23,9 @@ class BatchNorm(QuantizableLayer, QuantNorm):
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)` with `axis=1`.
     Output shape: the same.
 
+    Raises:
+        ValueError: if it is asked for batch renormalisation.
+
     Example:
 
     >>> BatchNorm()(np.ones((1, 4, 4, 8))).shape

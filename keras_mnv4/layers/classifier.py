@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.arguments import check_whole
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.feature_map import FeatureMapLayer
 
@@ -23,6 +24,9 @@ class Classifier(FeatureMapLayer):
 
     Input shape: `(batch, 1, 1, channels)` or `(batch, channels, 1, 1)`. Output shape: `(batch, classes)`.
 
+    Raises:
+        ValueError: if `classes` is not a whole number above 0; once built, if the maps are of more than one pixel.
+
     Example:
 
     >>> Classifier(10, activation="softmax")(np.zeros((2, 1, 1, 1280))).shape
@@ -33,6 +37,7 @@ class Classifier(FeatureMapLayer):
 
     def __init__(self, classes, activation=None, data_format=None, **kwargs):
         super().__init__(data_format, **kwargs)
+        check_whole("classes", classes)
         self.classes = classes
         self.activation = keras.activations.get(activation)
         self.conv = ConvNormAct(

@@ -1,12 +1,16 @@
 """`ConvNormAct`: the one room where convolution, normalisation, activation and quantisation meet."""
 
 import functools
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_mnv4.layers.arguments import PADDINGS
+from keras_mnv4.layers.arguments import check_anti_aliasing
+from keras_mnv4.layers.arguments import check_kernel_size
+from keras_mnv4.layers.arguments import check_one_of
+from keras_mnv4.layers.arguments import check_whole
 from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.layer_scale import LayerScale
 from keras_mnv4.layers.quant_norm import QuantNorm
@@ -16,8 +20,6 @@ from keras_mnv4.qat.quantizable import least_kernel_range
 from keras_mnv4.qat.quantizers import fake_quantize
 from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
 
-PADDINGS = ("same", "symmetric")
-ANTI_ALIASING = (None, "average", "blur")
 BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
 BLUR_RANGE = 127 / (31 * 16)  # of its integer form, whose codes are then exact: 31, 62 and 124
 ACTIVATION = "activation"  # the part that is an activation too complex to be an end of the convolution's operator
@@ -60,6 +62,11 @@ class ConvNormAct(FeatureMapLayer):
     Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns; average pooling leaves
     out an odd last one.
 
+    Raises:
+        ValueError: if `filters` is left out of a dense convolution or given to a depthwise one, if a number is out of
+            its range or a word not known, or if anti-aliasing is to take strides above 2; once built, if the number of
+            channels that come in is not known.
+
     Example:
 
     >>> ConvNormAct(32, kernel_size=3, strides=2, activation="relu")(np.zeros((1, 224, 224, 3))).shape
@@ -94,15 +101,12 @@ class ConvNormAct(FeatureMapLayer):
                 "`filters` must be given for a dense convolution and left out for a depthwise one. "
                 f"Received: filters={filters}, depthwise={depthwise}"
             )
-        if not isinstance(kernel_size, numbers.Integral) or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"`kernel_size` must be a positive odd number. Received: kernel_size={kernel_size!r}")
-        check_strides(strides)
-        if padding not in PADDINGS:
-            raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
-        if anti_aliasing not in ANTI_ALIASING:
-            raise ValueError(f"`anti_aliasing` must be one of {ANTI_ALIASING}. Received: {anti_aliasing!r}")
-        if anti_aliasing is not None and strides > 2:
-            raise ValueError(f"Anti-aliasing is for strides of 2. Received: strides={strides}")
+        if not depthwise:
+            check_whole("filters", filters)
+        check_kernel_size("kernel_size", kernel_size)
+        check_whole("strides", strides)
+        check_one_of("padding", padding, PADDINGS)
+        check_anti_aliasing(anti_aliasing, strides)
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
@@ -308,12 +312,6 @@ class ConvNormAct(FeatureMapLayer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
-
-
-def check_strides(strides):
-    """Raises unless `strides` is a whole number above 0, for both directions."""
-    if not isinstance(strides, numbers.Integral) or strides < 1:
-        raise ValueError(f"`strides` must be one whole number above 0. Received: strides={strides!r}")
 
 
 def _swap_last_axes(kernel):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.arguments import DATA_FORMATS
+from keras_mnv4.layers.arguments import check_one_of
 from keras_mnv4.qat.quantizable import QuantizableLayer
 
 
@@ -12,11 +14,15 @@ class FeatureMapLayer(QuantizableLayer):
     Args:
         data_format: `"channels_last"` or `"channels_first"`; default, Keras's global setting.
         **kwargs: those of `keras_mnv4.qat.QuantizableLayer`.
+
+    Raises:
+        ValueError: if there is no such data format.
     """
 
     def __init__(self, data_format=None, **kwargs):
         super().__init__(**kwargs)
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        check_one_of("data_format", self.data_format, DATA_FORMATS)
 
     @property
     def channel_axis(self):

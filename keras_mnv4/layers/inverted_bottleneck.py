@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_mnv4.layers.arguments import check_kernel_size
+from keras_mnv4.layers.arguments import check_ratio
+from keras_mnv4.layers.arguments import check_unused
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.residual import ResidualChain
 
@@ -42,7 +45,7 @@ class UniversalInvertedBottleneck(ResidualChain):
     out an odd last one.
 
     Raises:
-        ValueError: if `strides > 1` and there is no depthwise convolution to take them.
+        ValueError: if `strides > 1` and there is no depthwise convolution to take them, and as for `ResidualChain`.
 
     Example:
 
@@ -64,6 +67,9 @@ class UniversalInvertedBottleneck(ResidualChain):
         **kwargs,
     ):
         super().__init__(filters, strides, activation=activation, **kwargs)
+        check_ratio("expansion", expansion, or_none=True)
+        check_kernel_size("start_kernel", start_kernel, or_zero=True)
+        check_kernel_size("middle_kernel", middle_kernel, or_zero=True)
         if strides > 1 and not (start_kernel or middle_kernel):
             raise ValueError(
                 "A block without depthwise convolutions cannot take a stride: give `start_kernel` or `middle_kernel`. "
@@ -116,6 +122,9 @@ class FusedInvertedBottleneck(ResidualChain):
 
     Input and output shapes: as for `UniversalInvertedBottleneck`.
 
+    Raises:
+        ValueError: if `expansion` or `kernel_size` is out of its range, and as for `ResidualChain`.
+
     Example:
 
     >>> FusedInvertedBottleneck(48, expansion=4, strides=2)(np.zeros((1, 112, 112, 32))).shape
@@ -124,6 +133,8 @@ class FusedInvertedBottleneck(ResidualChain):
 
     def __init__(self, filters, expansion, kernel_size=3, strides=1, *, activation="relu", **kwargs):
         super().__init__(filters, strides, activation=activation, **kwargs)
+        check_ratio("expansion", expansion)
+        check_kernel_size("kernel_size", kernel_size)
         self.expansion = expansion
         self.kernel_size = kernel_size
 
@@ -152,6 +163,9 @@ class DepthwiseSeparable(ResidualChain):
 
     Input and output shapes: as for `UniversalInvertedBottleneck`.
 
+    Raises:
+        ValueError: if `kernel_size` is out of its range, if there is a `drop_path_rate`, and as for `ResidualChain`.
+
     Example:
 
     >>> DepthwiseSeparable(64)(np.zeros((1, 112, 112, 32))).shape
@@ -161,7 +175,9 @@ class DepthwiseSeparable(ResidualChain):
     is_residual = False
 
     def __init__(self, filters, kernel_size=3, strides=1, *, activation="relu", **kwargs):
+        check_unused(self, kwargs, {"drop_path_rate": 0.0})
         super().__init__(filters, strides, activation=activation, **kwargs)
+        check_kernel_size("kernel_size", kernel_size)
         self.kernel_size = kernel_size
 
     def make_chain(self, in_channels):

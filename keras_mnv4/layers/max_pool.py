@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
-from keras_mnv4.layers.conv import PADDINGS
+from keras_mnv4.layers.arguments import PADDINGS
+from keras_mnv4.layers.arguments import check_kernel_size
+from keras_mnv4.layers.arguments import check_one_of
+from keras_mnv4.layers.arguments import check_whole
 from keras_mnv4.layers.feature_map import FeatureMapLayer
 
 
@@ -24,6 +27,9 @@ class MaxPool(FeatureMapLayer):
     Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
     Output shape: the same with `ceil(size / strides)` rows and columns.
 
+    Raises:
+        ValueError: if `pool_size` is not odd and positive, `strides` not above 0, or the padding not known.
+
     Example:
 
     >>> MaxPool(3, strides=2)(np.zeros((1, 112, 112, 64))).shape
@@ -34,10 +40,9 @@ class MaxPool(FeatureMapLayer):
 
     def __init__(self, pool_size=3, strides=2, *, padding="same", data_format=None, **kwargs):
         super().__init__(data_format, **kwargs)
-        if pool_size < 1 or pool_size % 2 == 0:
-            raise ValueError(f"`pool_size` must be a positive odd number. Received: pool_size={pool_size}")
-        if padding not in PADDINGS:
-            raise ValueError(f"`padding` must be one of {PADDINGS}. Received: padding={padding!r}")
+        check_kernel_size("pool_size", pool_size)
+        check_whole("strides", strides)
+        check_one_of("padding", padding, PADDINGS)
         self.pool_size = pool_size
         self.strides = strides
         self.padding = padding

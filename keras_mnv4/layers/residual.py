@@ -2,17 +2,21 @@
 
 import keras
 
-from keras_mnv4.layers.conv import check_strides
+from keras_mnv4.layers.arguments import PADDINGS
+from keras_mnv4.layers.arguments import check_anti_aliasing
+from keras_mnv4.layers.arguments import check_one_of
+from keras_mnv4.layers.arguments import check_rate
+from keras_mnv4.layers.arguments import check_whole
 from keras_mnv4.layers.feature_map import FeatureMapLayer
 from keras_mnv4.layers.stochastic_depth import StochasticDepth
 from keras_mnv4.qat.quantizable import join_parts
 
 
 class ResidualChain(FeatureMapLayer):
-    """Applies a subclass's layers in order, and adds the input where the shapes allow.
+    """Applies a subclass's layers in order, and adds the input where the shapes allow: the base of all blocks.
 
     A subclass sets its own arguments in `__init__`, then implements `make_chain`, and `make_shortcut` if its sum is to
-    be there whatever the shapes.
+    be there whatever the shapes. It can be quantised as the blocks of this package are.
 
     Args:
         filters: output channels.
@@ -26,6 +30,24 @@ class ResidualChain(FeatureMapLayer):
         data_format: `"channels_last"` or `"channels_first"`; default, Keras's global setting.
         **kwargs: `quantization`, a dictionary from part (see `quantizable_parts`) to
             `keras_mnv4.qat.LayerQuantization`, or None; and those of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
+    Output shape: that of the last of its layers.
+
+    Raises:
+        ValueError: if a number is out of its range or a word not known, or if anti-aliasing is to take strides above
+            2; once built, if the number of channels that come in is not known.
+
+    Example:
+
+    >>> class Pointwise(ResidualChain):
+    ...     def make_chain(self, in_channels):
+    ...         return [ConvNormAct(self.filters, activation=self.activation, **self.conv_arguments("conv"))]
+    >>> block = Pointwise(8, drop_path_rate=0.1)
+    >>> block(np.zeros((1, 4, 4, 8))).shape
+    (1, 4, 4, 8)
+    >>> block.quantizable_parts
+    ('conv', 'add')
     """
 
     ADD = "add"  # the part that stands for the residual sum
@@ -46,7 +68,11 @@ class ResidualChain(FeatureMapLayer):
         **kwargs,
     ):
         super().__init__(data_format, **kwargs)
-        check_strides(strides)
+        check_whole("filters", filters)
+        check_whole("strides", strides)
+        check_anti_aliasing(anti_aliasing, strides)
+        check_one_of("padding", padding, PADDINGS)
+        check_rate("drop_path_rate", drop_path_rate)
         self.filters = filters
         self.strides = strides
         self.activation = keras.activations.get(activation)

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mnv4.layers.arguments import check_ratio
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 from keras_mnv4.layers.residual import ResidualChain
@@ -36,6 +37,9 @@ class ResidualUnit(ResidualChain):
     Output shape: the same with `filters` channels and `ceil(size / strides)` rows and columns; average pooling leaves
     out an odd last one.
 
+    Raises:
+        ValueError: if `reduction` is not above 0, and as for `ResidualChain`.
+
     Example:
 
     >>> ResidualUnit(256, strides=2, reduction=4)(np.zeros((1, 56, 56, 64))).shape
@@ -46,6 +50,7 @@ class ResidualUnit(ResidualChain):
         self, filters, strides=1, *, reduction=None, activation="relu", last_gamma_initializer="zeros", **kwargs
     ):
         super().__init__(filters, strides, activation=activation, **kwargs)
+        check_ratio("reduction", reduction, or_none=True)
         self.reduction = reduction
         self.last_gamma_initializer = keras.initializers.get(last_gamma_initializer)
 

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_mnv4.layers.arguments import check_rate
+
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")
 class StochasticDepth(keras.layers.Layer):
@@ -17,6 +19,9 @@ class StochasticDepth(keras.layers.Layer):
 
     Input shape: any, the batch first. Output shape: the same.
 
+    Raises:
+        ValueError: if `rate` is not at least 0 and below 1.
+
     Example:
 
     >>> StochasticDepth(0.2)(np.ones((8, 4, 4, 2)), training=False).shape
@@ -25,8 +30,7 @@ class StochasticDepth(keras.layers.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be at least 0 and below 1. Received: rate={rate}")
+        check_rate("rate", rate)
         self.rate = rate
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -54,6 +54,9 @@ class AQTWeightQuantizer(LastValueQuantizer):
         num_bits: bits a value, 2 to 16. The lowest code is left out: 4 bits are -7 to 7.
         per_axis: a step for each index of the last axis, instead of one for the tensor.
 
+    Raises:
+        ValueError: if `num_bits` is outside 2 to 16, or if it is not to be symmetric.
+
     Example:
 
     >>> AQTWeightQuantizer(num_bits=4)(np.array([[-1.0], [0.5]]), training=False, weights={})  # -7 and 4 sevenths

@@ -21,6 +21,9 @@ class FakeQuantize(keras.layers.Layer):
 
     Input shape: any. Output shape: the same.
 
+    Raises:
+        TypeError: if `quantizer` is not a `Quantizer`.
+
     Example:
 
     >>> layer = FakeQuantize(FixedQuantizer(num_bits=2, init_min=0.0, init_max=3.0))
@@ -91,7 +94,11 @@ class FakeQuantize(keras.layers.Layer):
 
     @property
     def range(self):
-        """The `(low, high)` in use, as float32 arrays of one value, or of one a channel."""
+        """The `(low, high)` in use, as float32 arrays of one value, or of one a channel.
+
+        Raises:
+            ValueError: if the quantiser keeps none.
+        """
         if self.has_range:
             stored = (ops.convert_to_tensor(self._state[name]) for name in ("min_var", "max_var"))
             return tuple(ops.convert_to_numpy(end) for end in self.quantizer.used_range(*stored))

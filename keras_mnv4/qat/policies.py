@@ -85,6 +85,9 @@ class LayerQuantization:
 
     The quantisers may be those of this package, TFMOT's own, or objects of a class of yours with TFMOT's protocol.
 
+    Raises:
+        TypeError: if a quantiser is none.
+
     Example:
 
     >>> kernel = LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
@@ -190,6 +193,9 @@ class Policy:
     Args:
         rules: tuple of `Rule`.
         name: what reports call it.
+
+    Raises:
+        TypeError: if one of `rules` is no `Rule`.
 
     Example:
 

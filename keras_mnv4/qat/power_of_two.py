@@ -47,6 +47,9 @@ class PowerOfTwoQuantizer(LastValueQuantizer):
             factors of two, and fit exactly into 8-bit integers.
         top_exponent: the largest exponent, if it is not to follow the values.
 
+    Raises:
+        ValueError: if `num_bits` is outside 2 to 8, or if it is not to be symmetric.
+
     Example:
 
     >>> quantizer = PowerOfTwoQuantizer(num_bits=3)  # of the largest: 1, a half, a quarter, and zero

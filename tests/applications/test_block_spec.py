@@ -53,6 +53,8 @@ def test_a_file_of_a_table_becomes_a_network(tmp_path):
     path.write_text("no table")
     with pytest.raises(ValueError, match="`architecture` must be a JSON file"):
         MobileNetV4(path)
+    with pytest.raises(FileNotFoundError, match="`architecture` names no file"):
+        MobileNetV4(tmp_path / "missing.json")
 
 
 def test_a_width_of_one_leaves_a_row_as_it_is():

@@ -1,3 +1,4 @@
+import inspect
 import io
 
 import keras
@@ -8,6 +9,7 @@ from conftest import tiny_hybrid
 from conftest import tiny_network
 from keras import ops
 
+from keras_mnv4 import applications
 from keras_mnv4.applications import MobileNetV4ConvMedium
 from keras_mnv4.applications import MobileNetV4ConvSmall
 from keras_mnv4.applications import MobileNetV4HybridLarge
@@ -18,6 +20,15 @@ from keras_mnv4.layers import ConvNormAct
 @pytest.fixture
 def pictures():
     return np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+
+
+@pytest.mark.once
+def test_the_table_of_all_networks_has_every_constructor():
+    functions = {name: getattr(applications, name) for name in applications.__all__}
+    functions = {name: each for name, each in functions.items() if inspect.isfunction(each)}
+    built = {name for name, each in functions.items() if "weights" in inspect.signature(each).parameters}
+    assert set(applications.ARCHITECTURES) == built - {"build_network"}
+    assert all(isinstance(each, applications.Architecture) for each in applications.ARCHITECTURES.values())
 
 
 @pytest.mark.once

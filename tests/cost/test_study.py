@@ -163,6 +163,15 @@ def test_a_report_says_who_dominates():
     assert cost.study_report([]) == "No records yet.\n"
 
 
+@pytest.mark.parametrize("records", [RECORDS, []])
+def test_costs_and_scores_that_there_are_not_are_named(records):
+    for report in (cost.study_curves, cost.study_report, plots.plot_curves):
+        with pytest.raises(ValueError, match=r"`cost` must be one of \('linear', .*Received: cost='latency'"):
+            report(records, cost="latency")
+    with pytest.raises(ValueError, match=r"`score` must be one of \('top1_train', .*Received: score='top5'"):
+        cost.study_curves(records, score="top5")
+
+
 def test_curves_are_drawn():
     axes = plots.plot_curves(RECORDS)
     drawn = {dots.get_label(): dots.get_offsets().tolist() for dots in axes.collections}
