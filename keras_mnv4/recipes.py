@@ -37,6 +37,9 @@ class SGDRecipe:
         momentum: of Nesterov's kind.
         l2: half of it times the sum of squares of every kernel is added to the loss.
 
+    Raises:
+        ValueError: if warm-up and cool-down leave no epoch between them.
+
     Example:
 
     >>> SGDRecipe(epochs=20, warmup_epochs=1, cooldown_epochs=4).fit(model, data)

@@ -72,13 +72,6 @@ WITHOUT = {
     *("export.PartAgreement", "export.run_onnx"),
 }
 
-# Where it is still to be said what is raised.
-UNSAID = {
-    *("applications.BlockSpec.from_dict", "applications.Preprocessing.prepare", "applications.UIB"),
-    *("datafree.SoftLabelLoss", "export.LiteRTModel.quantize", "recipes.SGDRecipe"),
-    *("tuner.SearchSpace.sample", "tuner.SuperNet.recalibrate", "tuner.SuperNet.score", "tuner.UIBTuner.front"),
-}
-
 
 def get(name):
     """The object of a name such as `qat.Policy.to_json`."""
@@ -341,7 +334,7 @@ def test_every_public_name_has_an_example():
 
 def test_what_raises_says_so():
     silent = {name for name, said, run in functions() if may_raise(run) and "Raises" not in (said.__doc__ or "")}
-    assert not sorted(silent - UNSAID)
+    assert not sorted(silent)
 
 
 @pytest.mark.parametrize(

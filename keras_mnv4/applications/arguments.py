@@ -28,12 +28,6 @@ def check_alpha(alpha):
         raise ValueError(f"`alpha` must be a number above 0. Received: alpha={alpha!r}")
 
 
-def check_rate(name, rate):
-    """Raises unless the rate of the argument `name` is a number from 0 up to but not including 1."""
-    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
-        raise ValueError(f"`{name}` must be at least 0 and below 1. Received: {name}={rate!r}")
-
-
 def check_preprocessing(include_preprocessing, input_shape):
     """Raises if a `Preprocessing`, which scales three colours, meets pictures of other channels."""
     if isinstance(include_preprocessing, Preprocessing) and channels_of(input_shape) != 3:

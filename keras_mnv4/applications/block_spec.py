@@ -136,7 +136,11 @@ class BlockSpec:
 
     @staticmethod
     def from_dict(row):
-        """The row that `to_dict` wrote."""
+        """The row that `to_dict` wrote.
+
+        Raises:
+            ValueError: if there is no such kind of row, or its fields are not those of that kind.
+        """
         kinds = {kind.__name__: kind for kind in BlockSpec.__subclasses__()}
         fields = dict(row) if isinstance(row, dict) else {}
         kind = fields.pop("kind", None)
@@ -272,7 +276,10 @@ class FusedIB(BlockSpec):
 class UIB(BlockSpec):
     """A universal inverted bottleneck: IB, ConvNext-like, ExtraDW or FFN, by which of `start` and `middle` is there.
 
-    `expand` None leaves out the expansion: a depthwise separable convolution.
+    `expand` None, or 0, leaves out the expansion: a depthwise separable convolution.
+
+    Raises:
+        ValueError: if a number is out of its range, or a stride has no depthwise convolution to take it.
 
     Example:
 
@@ -291,6 +298,7 @@ class UIB(BlockSpec):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "expand", self.expand or None)
         if not self.choices and self.stride > 1 and not (self.start or self.middle):
             raise ValueError(f"A block without depthwise convolutions cannot take a stride. Received: {self}")
 

@@ -23,6 +23,7 @@ from keras_mnv4.applications.preprocessing import BYTES
 from keras_mnv4.applications.preprocessing import Preprocessing
 from keras_mnv4.layers import Classifier
 from keras_mnv4.layers import ConvNormAct
+from keras_mnv4.layers.arguments import check_rate
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 
 SHOWN = 200  # letters of what was received in place of an architecture
@@ -219,7 +220,8 @@ def build_network(
             the convolution before the classifier keep their width; above 1 all grow, but for the stem of a ResNet.
         dropout_rate: rate of the dropout before the classifier, from 0 up to but not including 1.
         drop_path_rate: rate below 1 that stochastic depth grows towards, linearly over the blocks, from 0 at the
-            first: block `i` of `n`, counted from 0, has `i / n` of it.
+            first: block `i` of `n`, counted from 0, has `i / n` of it. Blocks without a sum, such as PikeLPN's, leave
+            out nothing.
         activation: activation of all blocks; by default that of the architecture.
         definition: `"default"`, `"timm"`, `"model_garden"` or a `Definition`: padding and normalisation as that code
             base has them. By default that of the checkpoint, else that of the architecture.
@@ -244,8 +246,8 @@ def build_network(
     """
     arguments.check_pooling(pooling)
     arguments.check_alpha(alpha)
-    arguments.check_rate("dropout_rate", dropout_rate)
-    arguments.check_rate("drop_path_rate", drop_path_rate)
+    check_rate("dropout_rate", dropout_rate)
+    check_rate("drop_path_rate", drop_path_rate)
     if include_top:
         arguments.check_classes(classes)
     check_rows(architecture)

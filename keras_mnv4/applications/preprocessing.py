@@ -35,7 +35,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (128.0, 128.0, 128.0)
 
     def prepare(self, picture):
-        """A PIL picture as bytes `(size, size, 3)`: upright, resized by antialiased bicubic interpolation, cropped."""
+        """A PIL picture as bytes `(size, size, 3)`: upright, resized by antialiased bicubic interpolation, cropped.
+
+        Raises:
+            ValueError: if there is no `size`.
+        """
         if self.size is None:
             raise ValueError("`prepare` needs a `size` in pixels: `Preprocessing(size=224)`. Received: size=None")
         picture = as_rgb(picture)

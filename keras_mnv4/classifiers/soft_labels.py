@@ -25,6 +25,9 @@ class SoftLabelLoss(keras.losses.Loss):
             large at any. For what stands beside it, such as a cost or a decay, and optimizers to which that matters.
         **kwargs: those of `keras.losses.Loss`.
 
+    Raises:
+        ValueError: if `temperature` is not above 0; called, if labels are not of the shape of the outputs.
+
     Example:
 
     >>> search(small_space(), made.picture_data(), "search", teacher=teacher, loss=SoftLabelLoss())

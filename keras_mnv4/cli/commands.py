@@ -91,7 +91,6 @@ def distill(arguments):
 
 def export(arguments):
     from keras_mnv4 import export as exporting
-    from keras_mnv4.export.prepare import output_names
 
     out = arguments.out or pathlib.Path("model.onnx" if arguments.target == "onnx" else "model.tflite")
     if out.suffix != (".onnx" if arguments.target == "onnx" else ".tflite"):
@@ -118,7 +117,7 @@ def export(arguments):
             class_names=_class_names_for(arguments.target, arguments.model),
             overwrite=arguments.overwrite,
         )
-    named = dict(zip(output_names(model), report.agreements, strict=True))
+    named = report.agreements
     text = f"{report.path}: {report.size:,} bytes"
     text += "".join(f"\n{name}: {each}" for name, each in named.items()) if len(named) > 1 else f"; {report.agreement}"
     facts = {"file": report.path, "bytes": report.size, "agreement": dataclasses.asdict(report.agreement)}

@@ -134,7 +134,7 @@ def make_parser():
     added = _add(add, commands.search, "find a network for pictures, within limits on its cost")
     _add_training_data(added)
     added.add_argument("--space", choices=(*commands.SPACES, "two-stage"), default="small")
-    added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas"), default="spos")
+    added.add_argument("--strategy", choices=("spos", "darts", "proxylessnas", "tunas"), default="spos")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("search"))
     added.add_argument("--size", type=_above_0, default=32, help="height and width in pixels")
     added.add_argument("--limit", action="append", default=[], metavar="MEASURE=NUMBER", help="such as macs=30e6")

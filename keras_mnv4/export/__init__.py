@@ -5,10 +5,10 @@ from keras_mnv4.export.android import install_android
 from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import Finding
 from keras_mnv4.export.edgetpu import check_edgetpu
-from keras_mnv4.export.litert import ExportReport
 from keras_mnv4.export.litert import to_litert
 from keras_mnv4.export.onnx import run_onnx
 from keras_mnv4.export.onnx import to_onnx
+from keras_mnv4.export.report import ExportReport
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError

@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_mnv4.export import metadata
 from keras_mnv4.export.containers import int8_containers
-from keras_mnv4.export.edgetpu import EdgeTPUReport
 from keras_mnv4.export.edgetpu import check_edgetpu
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
@@ -18,12 +17,11 @@ from keras_mnv4.export.prepare import checked_samples
 from keras_mnv4.export.prepare import freeze
 from keras_mnv4.export.prepare import output_names
 from keras_mnv4.export.prepare import widen_weight_ranges
+from keras_mnv4.export.report import ExportReport
 from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import order_outputs
 from keras_mnv4.export.tflite_file import read_tflite
-from keras_mnv4.export.verify import Agreement
 from keras_mnv4.export.verify import ExportError
-from keras_mnv4.export.verify import PartAgreement
 from keras_mnv4.export.verify import check_float_outputs
 from keras_mnv4.export.verify import check_kernels
 from keras_mnv4.export.verify import check_outputs
@@ -66,33 +64,6 @@ TARGETS = {
     "app": Target("uint8", is_integer=True, needs_class_names=True, takes_class_names=True),
     "float": Target("float32", is_integer=False, takes_class_names=True),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What was made, and how it compares with the Keras model.
-
-    Args:
-        path: the file.
-        size: its size in bytes.
-        agreements: comparison of each output.
-        parts: comparison of each operator of an integer file with the part of the model that it came from.
-        edgetpu: report of `check_edgetpu`, for the target `"edgetpu"`.
-        float_layers: layers of an integer ONNX file that compute in float, kernels included: those that the policy
-            left so, or behind which nothing rounds. A TFLite file with such layers is an error.
-    """
-
-    path: pathlib.Path
-    size: int
-    agreements: tuple[Agreement, ...]
-    parts: tuple[PartAgreement, ...] = ()
-    edgetpu: EdgeTPUReport | None = None
-    float_layers: tuple[str, ...] = ()
-
-    @property
-    def agreement(self):
-        """Comparison of the output; of several, of the one that agrees least."""
-        return min(self.agreements, key=lambda each: each.within_one_step)
 
 
 def to_litert(model, path, target="edgetpu", *, samples=None, class_names=None, overwrite=False):

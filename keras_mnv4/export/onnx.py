@@ -8,7 +8,6 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mnv4.export.litert import ExportReport
 from keras_mnv4.export.prepare import PART_SAMPLES
 from keras_mnv4.export.prepare import check_backend
 from keras_mnv4.export.prepare import check_inputs
@@ -19,6 +18,7 @@ from keras_mnv4.export.prepare import widen_weight_ranges
 from keras_mnv4.export.qdq import FakeQuant
 from keras_mnv4.export.qdq import Graph
 from keras_mnv4.export.qdq import store_integers
+from keras_mnv4.export.report import ExportReport
 from keras_mnv4.export.runtime import only_or_all
 from keras_mnv4.export.verify import ExportError
 from keras_mnv4.export.verify import PartAgreement
@@ -145,7 +145,7 @@ def _write_float(model, path, samples):
         model.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
     agreements = check_float_outputs(model, samples, run_onnx(path, samples))
     if len(agreements) > 1:
-        _name_outputs(path, output_names(model))
+        _name_outputs(path, list(agreements))
     return agreements, (), ()
 
 
@@ -258,7 +258,7 @@ def verify(path, model, frozen, quantizers, samples):
         samples: float inputs.
 
     Returns:
-        A tuple of `Agreement`, one for each output; a tuple of `PartAgreement`; and a tuple of paths, of the layers
+        The `Agreement` of each output, by its name; a tuple of `PartAgreement`; and a tuple of paths, of the layers
         that compute in float.
 
     Raises:

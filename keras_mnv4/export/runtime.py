@@ -57,7 +57,14 @@ class LiteRTModel:
         return only_or_all(self._run_all(inputs))
 
     def quantize(self, inputs):
-        """`inputs` in the type of the file's input."""
+        """`inputs` in the type of the file's input.
+
+        Args:
+            inputs: array, as for `predict`.
+
+        Raises:
+            ValueError: if integers are no bytes.
+        """
         dtype = self.input["dtype"]
         if np.issubdtype(dtype, np.floating):
             return inputs.astype(dtype)

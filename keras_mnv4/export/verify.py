@@ -123,7 +123,7 @@ def compare(expected, actual, step=0.0):
 
 
 def check_outputs(model, samples, actual, steps):
-    """The `Agreement` of each of a file's outputs with the Keras model's, as a tuple.
+    """The `Agreement` of each of a file's outputs with the Keras model's, by the output's name.
 
     Args:
         model: the Keras model.
@@ -135,7 +135,7 @@ def check_outputs(model, samples, actual, steps):
         ExportError: if the outputs are those of another network.
     """
     named = _named_outputs(model, samples, actual)
-    return tuple(_check_output(*each, step) for each, step in zip(named, steps, strict=True))
+    return {name: _check_output(name, *pair, step) for (name, *pair), step in zip(named, steps, strict=True)}
 
 
 def check_float_outputs(model, samples, actual):
@@ -144,7 +144,7 @@ def check_float_outputs(model, samples, actual):
     Raises:
         ExportError: if an output differs from the model's by more than `FLOAT_TOLERANCE`.
     """
-    agreements = []
+    agreements = {}
     for name, expected, found in _named_outputs(model, samples, actual):
         difference = float(np.max(np.abs(found - expected)))
         allowed = FLOAT_TOLERANCE * max(float(np.ptp(expected)), 1e-6)
@@ -153,8 +153,8 @@ def check_float_outputs(model, samples, actual):
                 f"The file's outputs are not the Keras model's: those of `{name}` differ by up to {difference:g}, "
                 f"where {allowed:g} is allowed."
             )
-        agreements.append(compare(expected, found))
-    return tuple(agreements)
+        agreements[name] = compare(expected, found)
+    return agreements
 
 
 def _named_outputs(model, samples, actual):

@@ -112,6 +112,9 @@ class SearchSpace:
 
         Args:
             random: a `numpy.random.Generator`.
+
+        Raises:
+            ValueError: if of many candidates none is a network.
         """
         for _ in range(TRIES):
             candidate = {name: values[random.integers(len(values))] for name, values in self.decisions.items()}

@@ -173,6 +173,9 @@ class SuperNet(keras.Model):
             candidate: the candidate.
             data: pictures: an array, a `tf.data.Dataset` or a `keras.utils.PyDataset`, with labels or without.
             batch_size: pictures at a time, of an array.
+
+        Raises:
+            ValueError: if `candidate` is none of the space, or there are no pictures.
         """
         self.choose(candidate)
         norms = [layer for layer in self._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
@@ -205,6 +208,9 @@ class SuperNet(keras.Model):
 
         Returns:
             A dictionary of `"accuracy"` and `"loss"`, the mean cross-entropy.
+
+        Raises:
+            ValueError: if `candidate` is none of the space, or there are no pictures.
         """
         before = [variable.numpy() for variable in self.non_trainable_variables]
         try:

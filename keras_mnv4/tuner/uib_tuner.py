@@ -164,6 +164,9 @@ class UIBTuner(keras_tuner.Tuner):
 
         Returns:
             A list as `results` gives, by rising cost.
+
+        Raises:
+            ValueError: if there is no such measure.
         """
         check_measures((measure,), "measure")
         results = self._results_within()

@@ -30,6 +30,10 @@ BLOCKS = (
 
 
 @pytest.mark.once
+def test_no_expansion_may_be_said_by_a_0():
+    assert UIB(24, expand=0, middle=3) == UIB(24, expand=None, middle=3)
+
+
 def test_own_tables_build_and_survive_json():
     again = tuple(BlockSpec.from_dict(row) for row in json.loads(json.dumps([row.to_dict() for row in BLOCKS])))
     assert again == BLOCKS
