@@ -1,7 +1,7 @@
 """What each command of `mnv4` does: a thin shell over the package's functions.
 
-A command takes the parsed arguments and returns an `Outcome`. What it needs is imported in it, so that `mnv4 --help`
-answers at once.
+A command takes the parsed arguments and returns an `Outcome`. What it needs beyond the package's own import, such as
+Keras Tuner, is imported in it, so that no command waits for what others need.
 """
 
 import dataclasses
