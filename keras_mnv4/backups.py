@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from keras_mnv4.files import make_folder
 from keras_mnv4.plans import check_plan
 from keras_mnv4.plans import fingerprint
 from keras_mnv4.plans import plan_entry
@@ -31,6 +32,7 @@ def backed_up(backup_dir, model, data, epochs, **how):
 
     Raises:
         ValueError: if the folder has backups of another training.
+        NotADirectoryError, PermissionError: if there can be no such folder.
 
     Example:
 
@@ -41,8 +43,7 @@ def backed_up(backup_dir, model, data, epochs, **how):
     if backup_dir is None:
         yield [], 0
         return
-    plan = pathlib.Path(backup_dir) / "plan.json"
-    plan.parent.mkdir(parents=True, exist_ok=True)
+    plan = make_folder(backup_dir, "backup_dir") / "plan.json"
     if not epochs_in(backup_dir):  # of a call that was stopped before or behind its backups
         plan.unlink(missing_ok=True)
     check_plan(plan, {**training_plan(model, data, epochs), **plan_entry(how)}, "backups", "backup_dir")

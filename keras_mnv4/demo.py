@@ -1,7 +1,6 @@
 """The whole job, from pictures to verified files, as one function."""
 
 import dataclasses
-import pathlib
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from keras_mnv4 import data as pictures
 from keras_mnv4 import export
 from keras_mnv4 import training
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import make_folder
 from keras_mnv4.qat.fake_quantize import is_quantized
 
 DIGITS_TOP1 = 0.97
@@ -120,8 +120,7 @@ def run_demo(
     >>> result = run_demo("out", data_dir="photos", epochs=30)
     """
     console = console or Console()
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(out, "out")
     is_digits = data_dir is None
     flip = flip and not is_digits
     size = size or (64 if is_digits else 96)

@@ -95,6 +95,30 @@ def check_folder(path, argument="directory"):
     _check_can_write(there, f"`{argument}`", path)
 
 
+def make_folder(path, argument="directory"):
+    """Makes a folder, unless it is there.
+
+    Args:
+        path: the folder.
+        argument: what it was given as, for the message.
+
+    Returns:
+        Its `pathlib.Path`.
+
+    Raises:
+        NotADirectoryError, PermissionError: as `check_folder`.
+
+    Example:
+
+    >>> make_folder("search/first").is_dir()
+    True
+    """
+    check_folder(path, argument)
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def _check_can_write(folder, what, path):
     """Raises if no file can be made in `folder`, which is `what` in the message; `path` is what was received."""
     try:

@@ -1,6 +1,11 @@
 import pytest
+from conftest import photo_data
+from conftest import pooled_classifier
 
 from keras_mnv4 import files
+from keras_mnv4 import tuner
+from keras_mnv4.demo import run_demo
+from keras_mnv4.fitting import fit_classifier
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -44,3 +49,18 @@ def test_a_failed_replacement_keeps_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert path.read_bytes() == b"old"
+
+
+def test_calls_say_so_when_their_folder_is_a_file(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_bytes(b"mine")
+    data, model = photo_data(), pooled_classifier()
+    calls = {
+        "backup_dir": lambda: fit_classifier(model, data, "sgd", epochs=1, backup_dir=taken),
+        "directory": lambda: tuner.gradient_search(tuner.tiny_space(), data, taken),
+        "out": lambda: run_demo(taken),
+    }
+    for argument, call in calls.items():
+        with pytest.raises(NotADirectoryError, match=f"`{argument}` must be a folder, .*taken' is no folder"):
+            call()
+    assert taken.read_bytes() == b"mine"

@@ -20,6 +20,7 @@ from keras_mnv4.cost.pareto import dominated_area
 from keras_mnv4.cost.pareto import dominates
 from keras_mnv4.cost.pareto import pareto_front
 from keras_mnv4.cost.profile import profile
+from keras_mnv4.files import make_folder
 from keras_mnv4.files import write_json
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import get_policy
@@ -129,7 +130,7 @@ class ParetoStudy:
         """
         from keras_mnv4.cost.study_tuner import run_all
 
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         self._check_plan()
         missing = [run for run in self.runs if self.record(run) is None]
         if missing:

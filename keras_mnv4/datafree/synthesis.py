@@ -24,6 +24,7 @@ from keras_mnv4.datafree.synthetic_set import PICTURES
 from keras_mnv4.datafree.synthetic_set import PLAN
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import make_folder
 from keras_mnv4.plans import check_plan
 from keras_mnv4.plans import fingerprint
 from keras_mnv4.progress import resolve_verbose
@@ -239,7 +240,7 @@ class _Maker:
         return ops.convert_to_numpy(as_taken(ops.convert_to_tensor(ramp), self.preprocess))
 
     def make(self, directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         check_plan(directory / PLAN, self.written, "pictures")
         (directory / BATCHES).mkdir(exist_ok=True)
         for leftover in (*directory.glob(f"{BATCHES}/.*.npz.*"), *directory.glob(f"{PICTURES}/*/.*.png.*")):

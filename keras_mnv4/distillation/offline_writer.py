@@ -21,6 +21,7 @@ from keras_mnv4.distillation.offline import SoftLabelStore
 from keras_mnv4.distillation.offline import shard_paths
 from keras_mnv4.distillation.offline import shard_positions
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import make_folder
 from keras_mnv4.plans import check_plan
 from keras_mnv4.plans import fingerprint
 
@@ -165,7 +166,7 @@ class _Writer:
     def write(self, directory, verbose):
         import tensorflow  # noqa: F401  if it is missing, that is to be known before the work
 
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         check_plan(directory / PLAN, self.plan, "soft labels")
         for leftover in directory.glob(".shard-*"):  # of a writer that was killed
             shutil.rmtree(leftover)

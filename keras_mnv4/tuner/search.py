@@ -13,6 +13,7 @@ from keras_mnv4.backups import FINGERPRINT_PICTURES
 from keras_mnv4.backups import backup_callback
 from keras_mnv4.backups import epochs_in
 from keras_mnv4.files import atomic_file
+from keras_mnv4.files import make_folder
 from keras_mnv4.files import write_json
 from keras_mnv4.fitting import adamw
 from keras_mnv4.plans import check_plan
@@ -261,15 +262,15 @@ def _taken_back_on_failure(directory):
     try:
         yield
     except Exception:
-        if is_new and not epochs_in(directory / BACKUP):
-            plan.unlink(missing_ok=True)
+        if is_new and plan.exists() and not epochs_in(directory / BACKUP):
+            plan.unlink()
         raise
 
 
 def _check_plan(directory, space, data, teacher, **how):
     """Raises if the folder has a search of other things; those that only lengthen a search are not among them."""
     _check_teacher(teacher, data)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     plan = {
         "space": json.loads(space.to_json()),
         "size": data.train.size,
