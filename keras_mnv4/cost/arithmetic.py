@@ -9,7 +9,7 @@ from keras_mnv4.cost.formats import Format
 from keras_mnv4.cost.records import LayerCost
 from keras_mnv4.cost.records import Operation
 from keras_mnv4.cost.records import Weights
-from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
+from keras_mnv4.qat.stock.wrapper import FUSED_ACTIVATIONS
 
 # What an activation takes for each number, in float. Of integers, all but relu and relu6 are read from a table.
 ACTIVATIONS = {

@@ -25,7 +25,7 @@ from keras_mnv4.cost.records import MAC_ROLES
 from keras_mnv4.cost.records import ROLES
 from keras_mnv4.cost.records import LayerCost
 from keras_mnv4.files import atomic_file
-from keras_mnv4.qat.fusion import fusions
+from keras_mnv4.qat.stock.fusion import fusions
 
 AQT_FLOAT_BITS = 16  # what AQT counts a number for that is not quantised: its networks are bfloat16 then
 AQT_WIDTHS = (4, 8, 16)  # of the multipliers of the hardware behind its linear cost

@@ -16,11 +16,11 @@ from keras_mnv4.cost.counters import register_counter
 from keras_mnv4.cost.formats import format_of
 from keras_mnv4.qat import FakeQuantize
 from keras_mnv4.qat import QuantizeWrapper
-from keras_mnv4.qat import operations
 from keras_mnv4.qat.affine import ColorRescaling
-from keras_mnv4.qat.pictures import AUGMENTATIONS
 from keras_mnv4.qat.quantizable import ITSELF
-from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
+from keras_mnv4.qat.stock import operations
+from keras_mnv4.qat.stock.pictures import AUGMENTATIONS
+from keras_mnv4.qat.stock.up_sampling import QuantizedUpSampling2D
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Dense)
 # At inference they do nothing, or only say where numbers lie.

@@ -34,7 +34,7 @@ from keras_mnv4.export.zero_factors import without_zero_factors
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.fake_quantize import is_quantized
-from keras_mnv4.qat.pictures import AUGMENTATIONS
+from keras_mnv4.qat.stock.pictures import AUGMENTATIONS
 
 
 @dataclasses.dataclass(frozen=True)

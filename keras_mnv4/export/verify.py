@@ -12,10 +12,10 @@ from keras_mnv4.export.runtime import LiteRTModel
 from keras_mnv4.export.tflite_file import read_tflite
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.fake_quantize import kernel_quantizers
-from keras_mnv4.qat.fusion import fusions
 from keras_mnv4.qat.power_of_two import PowerOfTwoQuantizer
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.stock.fusion import fusions
 
 MIN_PART_AGREEMENT = 0.999  # share of a part's outputs within one step, given the same inputs
 # LiteRT's own bilinear resizing has coarse weights, by which sizes such as 3 and 6 are off by two steps here and there.

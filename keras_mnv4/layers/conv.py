@@ -18,7 +18,7 @@ from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizable import ITSELF
 from keras_mnv4.qat.quantizable import least_kernel_range
 from keras_mnv4.qat.quantizers import fake_quantize
-from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
+from keras_mnv4.qat.stock.wrapper import FUSED_ACTIVATIONS
 
 BLUR = (0.25, 0.5, 0.25)  # the binomial filter of three taps
 BLUR_RANGE = 127 / (31 * 16)  # of its integer form, whose codes are then exact: 31, 62 and 124

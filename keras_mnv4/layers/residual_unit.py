@@ -6,7 +6,7 @@ from keras_mnv4.layers.arguments import check_ratio
 from keras_mnv4.layers.conv import ConvNormAct
 from keras_mnv4.layers.inverted_bottleneck import round_channels
 from keras_mnv4.layers.residual import ResidualChain
-from keras_mnv4.qat.wrapper import FUSED_ACTIVATIONS
+from keras_mnv4.qat.stock.wrapper import FUSED_ACTIVATIONS
 
 
 @keras.saving.register_keras_serializable(package="keras_mnv4")

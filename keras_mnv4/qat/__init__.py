@@ -27,7 +27,7 @@ from keras_mnv4.qat.report import quantization_report
 from keras_mnv4.qat.rounding import optimize_rounding
 from keras_mnv4.qat.statistics import FreezeStatistics
 from keras_mnv4.qat.statistics import freeze_statistics
-from keras_mnv4.qat.wrapper import QuantizeWrapper
+from keras_mnv4.qat.stock.wrapper import QuantizeWrapper
 
 __all__ = [
     "RANGE_NAMES",

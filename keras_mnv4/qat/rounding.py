@@ -10,7 +10,7 @@ from keras import ops
 from keras_mnv4.qat.bias_correction import BiasCorrection
 from keras_mnv4.qat.bias_correction import run_corrected
 from keras_mnv4.qat.grid import Grid
-from keras_mnv4.qat.wrapper import QuantizeWrapper
+from keras_mnv4.qat.stock.wrapper import QuantizeWrapper
 
 DAMPING = 0.01  # of the mean square of the inputs, added to each one's: GPTQ's constant
 MAX_PATCHES = 40_000  # that the correlations of a layer's inputs are estimated from

@@ -8,7 +8,7 @@ from keras import layers
 from keras_mnv4 import cost
 from keras_mnv4 import qat
 from keras_mnv4.layers import Classifier
-from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
+from keras_mnv4.qat.stock.up_sampling import QuantizedUpSampling2D
 
 pytestmark = pytest.mark.once
 MAP = (8, 8, 4)

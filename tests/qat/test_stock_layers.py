@@ -11,7 +11,7 @@ from keras import ops
 from keras_mnv4 import export
 from keras_mnv4 import qat
 from keras_mnv4.export import tflite_file
-from keras_mnv4.qat.up_sampling import QuantizedUpSampling2D
+from keras_mnv4.qat.stock.up_sampling import QuantizedUpSampling2D
 
 EIGHT_BITS = qat.LastValueQuantizer(8, per_axis=True, symmetric=True, narrow_range=True)
 

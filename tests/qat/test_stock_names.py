@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from keras_mnv4 import qat
-from keras_mnv4.qat.stock_names import stock_names
+from keras_mnv4.qat.stock.names import stock_names
 
 
 def stock(first="Conv1", last="dense", separable=False):

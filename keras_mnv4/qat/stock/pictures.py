@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_mnv4.qat.fusion import readers_of
 from keras_mnv4.qat.quantizers import FixedQuantizer
+from keras_mnv4.qat.stock.fusion import readers_of
 
 BYTES = FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0)
 

@@ -4,10 +4,10 @@ import collections
 
 from keras import layers
 
-from keras_mnv4.qat.fusion import SUMS
-from keras_mnv4.qat.fusion import fusions
-from keras_mnv4.qat.fusion import readers_of
 from keras_mnv4.qat.quantizable import QuantizableLayer
+from keras_mnv4.qat.stock.fusion import SUMS
+from keras_mnv4.qat.stock.fusion import fusions
+from keras_mnv4.qat.stock.fusion import readers_of
 
 STEM, PREDICTIONS = "stem", "predictions"
 

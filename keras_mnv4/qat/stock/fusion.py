@@ -6,9 +6,9 @@ import math
 from keras import activations
 from keras import layers
 
-from keras_mnv4.qat import operations
-from keras_mnv4.qat.wrapper import KERNEL_LAYERS
-from keras_mnv4.qat.wrapper import QuantizeWrapper
+from keras_mnv4.qat.stock import operations
+from keras_mnv4.qat.stock.wrapper import KERNEL_LAYERS
+from keras_mnv4.qat.stock.wrapper import QuantizeWrapper
 
 SUMS = (*KERNEL_LAYERS, layers.SeparableConv2D)  # what takes in a normalisation, and a relu
 ARITHMETIC = (*operations.ARITHMETIC, layers.Add, layers.Multiply, layers.Rescaling, layers.Subtract)
