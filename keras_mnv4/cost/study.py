@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_mnv4.cost.arithmetic import Arithmetic
+from keras_mnv4.cost.measures import MEASURES
 from keras_mnv4.cost.pareto import dominated_area
 from keras_mnv4.cost.pareto import dominates
 from keras_mnv4.cost.pareto import pareto_front
@@ -28,15 +29,6 @@ from keras_mnv4.qat import quantize_model
 
 # As such networks were trained: normalisations and changes of scale in bfloat16.
 ARITHMETIC = Arithmetic(norms="float", rescaling="float", float_format="bfloat16")
-COSTS = {
-    "linear": lambda costs: costs.aqt_cost("linear"),
-    "quadratic": lambda costs: costs.aqt_cost("quadratic"),
-    "memory": lambda costs: costs.aqt_cost("memory"),
-    "ace": lambda costs: costs.ace(),
-    "ace_v2": lambda costs: costs.ace_v2(),
-    "macs": lambda costs: costs.macs,
-    "parameters": lambda costs: costs.parameters,
-}
 SCORES = ("top1_train", "top1_eval")
 PLAN = "study.json"
 
@@ -214,7 +206,7 @@ def costs_of(model):
         model: a Functional Keras model of a fixed input size.
     """
     costs = profile(model, arithmetic=ARITHMETIC)
-    return {name: cost(costs) for name, cost in COSTS.items()}
+    return {name: cost(costs) for name, cost in MEASURES.items()}
 
 
 def study_curves(records, cost="linear", score="top1_eval"):
@@ -222,14 +214,15 @@ def study_curves(records, cost="linear", score="top1_eval"):
 
     Args:
         records: dictionaries, as `ParetoStudy.records` gives.
-        cost: `"linear"`, `"quadratic"`, `"memory"`, `"ace"`, `"ace_v2"`, `"macs"` or `"parameters"`.
+        cost: `"linear"`, `"quadratic"`, `"memory"`, `"ace"`, `"ace_v2"`, `"energy"`, `"macs"`, `"parameters"` or
+            `"weight_bytes"`.
         score: `"top1_eval"` or `"top1_train"`.
 
     Returns:
         A dictionary from policy to a list of `(cost, mean score of all seeds)`, by rising cost.
 
     Raises:
-        ValueError: if there is no such cost, or no such score.
+        ValueError: if there is no such cost in all records, or no such score.
 
     Example:
 
@@ -237,7 +230,7 @@ def study_curves(records, cost="linear", score="top1_eval"):
     >>> study_curves(records)
     {'w8a8': [(2.0, 0.7)]}
     """
-    _check_known("cost", cost, COSTS)
+    _check_known("cost", cost, _costs_in(records))
     _check_known("score", score, SCORES)
     return {
         policy: sorted((group[0][cost], float(np.mean([each[score] for each in group]))) for group in groups)
@@ -263,12 +256,17 @@ def study_report(records, cost="linear"):
     >>> study_report([])
     'No records yet.\\n'
     """
-    _check_known("cost", cost, COSTS)
+    _check_known("cost", cost, _costs_in(records))
     if not records:
         return "No records yet.\n"
     console = Console(file=io.StringIO(), width=120)
     console.print(_networks(records, cost), _policies(records, cost))
     return console.file.getvalue()
+
+
+def _costs_in(records):
+    """The costs that all records have: those of earlier versions lack some."""
+    return [name for name in MEASURES if all(name in each for each in records)]
 
 
 def _check_known(argument, value, known):

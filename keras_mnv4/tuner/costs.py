@@ -4,23 +4,14 @@ import contextlib
 import math
 
 from keras_mnv4.cost import TableProfiler
+from keras_mnv4.cost.measures import MEASURES
 
-MEASURES = {
-    "macs": lambda profile: profile.macs,
-    "parameters": lambda profile: profile.parameters,
-    "weight_bytes": lambda profile: profile.weight_bytes,
-    "ace": lambda profile: profile.ace(),
-    "ace_v2": lambda profile: profile.ace_v2(),
-    "energy": lambda profile: profile.energy(),
-}
+STARTS = 10  # random candidates to bring within limits, where chance finds none that is
 
 
 def measure_of(measure):
     """The function of a `Profile` that a name stands for; a function itself."""
     return measure if callable(measure) else MEASURES[measure]
-
-
-STARTS = 10  # random candidates to bring within limits, where chance finds none that is
 
 
 def check_measures(measures, argument):
@@ -36,7 +27,8 @@ class CostModel:
     Args:
         space: a `SearchSpace`.
         limits: dictionary from measure to the most that a candidate may cost. Measures are `"macs"`, `"parameters"`,
-            `"weight_bytes"`, `"ace"`, `"ace_v2"`, `"energy"`, or functions of a `keras_mnv4.cost.Profile`.
+            `"weight_bytes"`, `"ace"`, `"ace_v2"`, `"energy"`, AQT's `"linear"`, `"quadratic"` and `"memory"`, or
+            functions of a `keras_mnv4.cost.Profile`.
         input_shape: `(height, width, channels)`; None for that of the space.
         classes: classes of the classifier.
         bits: those of the kernels of all blocks, where the space has none to choose, as if the network were quantised
