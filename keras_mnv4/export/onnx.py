@@ -142,7 +142,11 @@ def _write_float(model, path, samples):
     model.predict(samples[:1], verbose=0)  # Keras exports only models that were called
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras probes NumPy for aliases that tf2onnx wants
-        model.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
+        try:
+            model.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
+        except Exception as error:  # of layers that cannot be traced, TensorFlow, Keras and tf2onnx raise many kinds
+            free = "" if None not in model.input_shape[1:] else " Sides of its input are free: try it with fixed ones."
+            raise ExportError(f"Keras makes no ONNX file of model `{model.name}`.{free} It says: {error}") from error
     agreements = check_float_outputs(model, samples, run_onnx(path, samples))
     if len(agreements) > 1:
         _name_outputs(path, list(agreements))

@@ -75,6 +75,17 @@ def test_wrong_outputs_leave_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_layer_that_keras_cannot_export_at_a_free_size(real_photos, tmp_path):
+    def model(side):
+        image = keras.Input((side, side, 3))
+        return keras.Model(image, keras.layers.UpSampling2D(interpolation="bilinear")(image), name="larger")
+
+    with pytest.raises(export.ExportError, match=r"of model `larger`\. Sides of its input are free: try it with fixed"):
+        export.to_onnx(model(None), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    export.to_onnx(model(32), tmp_path / "m.onnx", samples=real_photos(2, 32))
+
+
 @pytest.mark.parametrize("policy", [None, "w8a8"])
 def test_half_precision_is_refused(policy, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
