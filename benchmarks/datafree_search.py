@@ -12,6 +12,7 @@ where the same command goes on after a stop; they can run side by side:
 | `made`, `real` | searches on made-up, or on real pictures; trains what is found | `pictures` |
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
+| `ranks`, if asked for | Kendall's tau of supernets' losses, SPOS's, with the accuracies of all networks | the others |
 
 On made-up pictures networks learn what the teacher says of them, as augmented, and candidates are scored by that; on
 real ones it is the labels of the pictures.
@@ -21,6 +22,7 @@ networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spa
 """
 
 import argparse
+import json
 import pathlib
 
 import keras
@@ -43,9 +45,11 @@ from keras_mnv4.applications import choice
 from keras_mnv4.files import atomic_file
 from keras_mnv4.fitting import adamw
 from keras_mnv4.fitting import fit_classifier
+from keras_mnv4.tuner.scoring import scoring_data
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
-PARTS = ("pictures", "made", "real", "random", "report")
+KINDS = ("made", "real")
+PARTS = ("pictures", "made", "real", "random", "report", "ranks")
 SETTINGS = (
     "teacher_epochs",
     "pictures",
@@ -196,10 +200,43 @@ class Experiment(search.Experiment):
 
     def random(self):
         """Trains random networks within the limit."""
+        for name, candidate in self.random_candidates():
+            self.train_found(name, candidate)
+
+    def random_candidates(self):
+        """Pairs of the name of a random network and its candidate."""
         costs = tuner.CostModel(self.space, {"macs": self.limit}, (search.SIZE, search.SIZE, 3), self.classes)
         random = np.random.default_rng(2)
-        for index in range(self.arguments.randoms):
-            self.train_found(f"random_{index}", costs.sample(random))
+        return [(f"random_{index}", costs.sample(random)) for index in range(self.arguments.randoms)]
+
+    def ranks(self):
+        """Prints how well supernets order all networks that were trained alone."""
+        numbers = range(self.arguments.randoms)
+        names = [f"{kind}_{strategy}_{number}" for kind in KINDS for strategy in STRATEGIES for number in numbers]
+        found = [(name, self.result(f"{name}_found")) for name in names]
+        known = {}  # each network once, however often it was found
+        for name, candidate in (*self.random_candidates(), *found):
+            trained = [each["top1"] for each in map(self.result, self.trained(name)) if each]
+            if candidate and trained:
+                architecture = json.dumps(self.space.architecture_of(candidate).to_dict(), sort_keys=True)
+                known[architecture] = candidate, np.mean(trained)
+        accuracies = [accuracy for _, accuracy in known.values()]
+        for kind, scored_by in (("real", "labels"), ("made", "labels"), ("made", "teacher")):
+            taus = []
+            for seed in self.arguments.seeds:
+                folder = self.out / f"{kind}_spos_{seed}"
+                if not (folder / "supernet.keras").exists():
+                    continue
+                supernet = keras.models.load_model(folder / "supernet.keras")
+                pictures, how = self.to_search_on(kind)
+                how = {"teacher": None, **how, "path": folder / "scored.npz", "seed": seed}
+                scored = scoring_data(pictures, scored_by, **how)
+                losses = [supernet.score(candidate, **scored)["loss"] for candidate, _ in known.values()]
+                taus.append(-search.kendall_tau(losses, accuracies))
+                name = f"{kind}_spos_{seed}, scored by {scored_by}"
+                print(f"{name}: tau of {len(known)} networks {taus[-1]:.3f}", flush=True)
+            if taus:
+                print(f"{kind}, scored by {scored_by}: mean tau {np.mean(taus):.3f}", flush=True)
 
     def report(self):
         """Prints what there is: of each network the mean of its trainings, then the mean over networks."""
@@ -228,7 +265,7 @@ class Experiment(search.Experiment):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS[:-1])
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--teacher-epochs", type=int, default=14)
     parser.add_argument("--pictures", type=int, default=6000, help="to paint")
@@ -269,6 +306,7 @@ def main():
         "made": lambda: experiment.search_on("made"),
         "real": lambda: experiment.search_on("real"),
         "random": experiment.random,
+        "ranks": experiment.ranks,
         "report": experiment.report,
     }
     for part in experiment.arguments.part:
