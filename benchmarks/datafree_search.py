@@ -48,7 +48,7 @@ from keras_mnv4.fitting import fit_classifier
 from keras_mnv4.tuner.scoring import scoring_data
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
-KINDS = ("made", "real")
+KINDS = ("real", "made")
 PARTS = ("pictures", "made", "real", "random", "report", "ranks")
 SETTINGS = (
     "teacher_epochs",
@@ -223,14 +223,14 @@ class Experiment(search.Experiment):
         accuracies = [accuracy for _, accuracy in known.values()]
         for kind, scored_by in (("real", "labels"), ("made", "labels"), ("made", "teacher")):
             taus = []
+            pictures, how = self.to_search_on(kind)
             for seed in self.arguments.seeds:
                 folder = self.out / f"{kind}_spos_{seed}"
                 if not (folder / "supernet.keras").exists():
                     continue
                 supernet = keras.models.load_model(folder / "supernet.keras")
-                pictures, how = self.to_search_on(kind)
-                how = {"teacher": None, **how, "path": folder / "scored.npz", "seed": seed}
-                scored = scoring_data(pictures, scored_by, **how)
+                places = {"path": folder / "scored.npz", "seed": seed}
+                scored = scoring_data(pictures, scored_by, **{"teacher": None, **how}, **places)
                 losses = [supernet.score(candidate, **scored)["loss"] for candidate, _ in known.values()]
                 taus.append(-search.kendall_tau(losses, accuracies))
                 name = f"{kind}_spos_{seed}, scored by {scored_by}"
@@ -240,7 +240,7 @@ class Experiment(search.Experiment):
 
     def report(self):
         """Prints what there is: of each network the mean of its trainings, then the mean over networks."""
-        for name in ("random", *(f"{kind}_{strategy}" for strategy in STRATEGIES for kind in ("real", "made"))):
+        for name in ("random", *(f"{kind}_{strategy}" for strategy in STRATEGIES for kind in KINDS)):
             networks = [
                 [each for each in map(self.result, self.trained(f"{name}_{index}")) if each]
                 for index in range(self.arguments.randoms)

@@ -47,7 +47,8 @@ class LiteRTModel:
             arrays, in the order of the Keras model's `outputs`.
 
         Raises:
-            ValueError: if there are no inputs, if they have another shape, or if integers are no bytes.
+            ValueError: if there are no inputs, if they have another shape, or, of an integer file, if integers are no
+                bytes.
         """
         found = [_real(*each) for each in zip(self._run_all(inputs), self.outputs, strict=True)]
         return only_or_all(found)
@@ -63,7 +64,7 @@ class LiteRTModel:
             inputs: array, as for `predict`.
 
         Raises:
-            ValueError: if integers are no bytes.
+            ValueError: if the file is an integer one, and integers are no bytes.
         """
         dtype = self.input["dtype"]
         if np.issubdtype(dtype, np.floating):
