@@ -12,10 +12,10 @@ where the same command goes on after a stop; they can run side by side:
 | `made`, `real` | searches on made-up, or on real pictures; trains what is found | `pictures` |
 | `random` | trains random networks within the limit | |
 | `report` | test top-1 of all | |
-| `ranks`, if asked for | Kendall's tau of supernets' losses, SPOS's, with the accuracies of all networks | the others |
+| `ranks`, if asked for | Kendall's tau of SPOS's scores with the accuracies of all networks | the others |
 
-On made-up pictures networks learn what the teacher says of them, as augmented, and candidates are scored by that; on
-real ones it is the labels of the pictures.
+On made-up pictures networks learn what the teacher says of them, as changed in training, on real ones their labels. All
+else is alike, but that a teacher is shown changed pictures where choices are learnt, too.
 
 The space is of two stages of universal inverted bottlenecks in their four kinds, with expansion and depth to choose:
 networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spaces of DARTS and ProxylessNAS.
@@ -45,7 +45,7 @@ from keras_mnv4.applications import choice
 from keras_mnv4.files import atomic_file
 from keras_mnv4.fitting import adamw
 from keras_mnv4.fitting import fit_classifier
-from keras_mnv4.tuner.scoring import scoring_data
+from keras_mnv4.tuner.search import CALIBRATION_PICTURES
 
 STRATEGIES = ("spos", "darts", "proxylessnas")
 KINDS = ("real", "made")
@@ -55,8 +55,6 @@ SETTINGS = (
     "pictures",
     "rounds",
     "steps",
-    "made_augmentation",
-    "made_scored_by",
     "search_steps",
     "generations",
     "objective",
@@ -146,19 +144,15 @@ class Experiment(search.Experiment):
         )
 
     def to_search_on(self, kind):
-        """Training and validation pictures of a search, and how to train on them."""
+        """Training and validation pictures of a search, and who says the labels of the former."""
         batch, scored = self.arguments.batch_size, SCORE_PICTURES[kind]
         if kind == "made":
             shares = (self.arguments.pictures - scored, scored, 0)
-            is_strong = self.arguments.made_augmentation == "strong"
-            augmentation = training.strong_changes() if is_strong else self.augmentation()
-            how = {"teacher": self.teacher(), "augmentation": augmentation}
-            return self.made().picture_data(search.SIZE, batch, shares), how
+            return self.made().picture_data(search.SIZE, batch, shares), {"teacher": self.teacher()}
         every = self.all_pictures(batch)
         train = data.PictureSet(*every.train.arrays(), search.SIZE, batch, shuffle=True)
         validation = data.PictureSet(*every.validation.arrays(scored), search.SIZE, batch)
-        how = {"augmentation": self.augmentation()}
-        return data.PictureData(every.class_names, train, validation, every.test), how
+        return data.PictureData(every.class_names, train, validation, every.test), {}
 
     def find(self, kind, strategy, seed):
         """The candidate that a strategy finds on pictures of a kind."""
@@ -170,6 +164,7 @@ class Experiment(search.Experiment):
             "limits": {"macs": self.limit},
             "epochs": round(self.arguments.search_steps * (1 + by_gradients) / len(pictures.train)),
             "learning_rate": self.arguments.learning_rate,
+            "augmentation": self.augmentation(),
             "seed": seed,
         }
         folder = self.out / f"{kind}_{strategy}_{seed}"
@@ -180,8 +175,6 @@ class Experiment(search.Experiment):
             return tuner.gradient_search(self.space, pictures, folder, strategy, **how)
         how |= {"uniform_in": "macs", "population": search.POPULATION, "generations": self.arguments.generations}
         how |= {"objective": self.arguments.objective}
-        if kind == "made":
-            how |= {"scored_by": self.arguments.made_scored_by}
         return tuner.search(self.space, pictures, folder, **how).best_candidate()
 
     def search_on(self, kind):
@@ -221,22 +214,23 @@ class Experiment(search.Experiment):
                 architecture = json.dumps(self.space.architecture_of(candidate).to_dict(), sort_keys=True)
                 known[architecture] = candidate, np.mean(trained)
         accuracies = [accuracy for _, accuracy in known.values()]
-        for kind, scored_by in (("real", "labels"), ("made", "labels"), ("made", "teacher")):
-            taus = []
-            pictures, how = self.to_search_on(kind)
+        for kind in KINDS:
+            taus = {"loss": [], "accuracy": []}
+            pictures, _ = self.to_search_on(kind)
+            scored_on = pictures.validation.arrays(), pictures.train.arrays(CALIBRATION_PICTURES)[0]
             for seed in self.arguments.seeds:
                 folder = self.out / f"{kind}_spos_{seed}"
                 if not (folder / "supernet.keras").exists():
                     continue
                 supernet = keras.models.load_model(folder / "supernet.keras")
-                places = {"path": folder / "scored.npz", "seed": seed}
-                scored = scoring_data(pictures, scored_by, **{"teacher": None, **how}, **places)
-                losses = [supernet.score(candidate, **scored)["loss"] for candidate, _ in known.values()]
-                taus.append(-search.kendall_tau(losses, accuracies))
-                name = f"{kind}_spos_{seed}, scored by {scored_by}"
-                print(f"{name}: tau of {len(known)} networks {taus[-1]:.3f}", flush=True)
-            if taus:
-                print(f"{kind}, scored by {scored_by}: mean tau {np.mean(taus):.3f}", flush=True)
+                scores = [supernet.score(candidate, *scored_on) for candidate, _ in known.values()]
+                for measure, each in taus.items():
+                    tau = search.kendall_tau([score[measure] for score in scores], accuracies)
+                    each.append(-tau if measure == "loss" else tau)
+                print(f"{kind}_spos_{seed}: tau of {len(known)} networks {_last(taus)}", flush=True)
+            if taus["loss"]:
+                means = {measure: [np.mean(each)] for measure, each in taus.items()}
+                print(f"{kind}: mean tau {_last(means)}", flush=True)
 
     def report(self):
         """Prints what there is: of each network the mean of its trainings, then the mean over networks."""
@@ -262,6 +256,10 @@ class Experiment(search.Experiment):
         return [f"{name}_trained_{seed}" for seed in range(self.arguments.trainings)]
 
 
+def _last(taus):
+    return ", ".join(f"by {measure} {each[-1]:.3f}" for measure, each in taus.items())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)
@@ -271,13 +269,6 @@ def main():
     parser.add_argument("--pictures", type=int, default=6000, help="to paint")
     parser.add_argument("--rounds", type=int, default=4, help="of the calibration of labels")
     parser.add_argument("--steps", type=int, default=120, help="of painting")
-    parser.add_argument(
-        "--made-augmentation",
-        choices=("strong", "small"),
-        default="strong",
-        help="strong: crops and mixtures; small: as real ones",
-    )
-    parser.add_argument("--made-scored-by", choices=("labels", "teacher"), default="teacher", help="for spos")
     parser.add_argument("--search-steps", type=int, default=2000, help="of a supernet's weights")
     parser.add_argument("--generations", type=int, default=12)
     parser.add_argument(

@@ -352,27 +352,3 @@ def small_changes(flip=True):
         layers.RandomZoom(0.1, fill_mode="nearest"),
     ]
     return [layers.RandomFlip("horizontal"), *shift_and_zoom] if flip else shift_and_zoom
-
-
-def strong_changes(flip=True):
-    """Layers that crop pictures to as little as 0.16 of their area, and mix each with another one.
-
-    For pictures whose labels a teacher says, who is asked about what comes out: labels that there are stay as they are.
-    Made-up pictures, of which there are few, last longer so.
-
-    Source: for mixtures, Zhang et al., "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412), section 2.
-
-    Args:
-        flip: whether pictures are mirrored, too, as for `train`.
-
-    Example:
-
-    >>> for layer in strong_changes():
-    ...     photos = layer(photos, training=True)
-    """
-    crop_and_mix = [
-        layers.RandomZoom((-0.6, 0.0), (-0.6, 0.0), fill_mode="nearest"),
-        layers.RandomTranslation(0.15, 0.15, fill_mode="nearest"),
-        layers.MixUp(0.4),
-    ]
-    return [layers.RandomFlip("horizontal"), *crop_and_mix] if flip else crop_and_mix

@@ -245,8 +245,11 @@ def test_photos_are_mirrored_in_training_unless_told_otherwise(
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("source", ["--teacher", "--data"])
 @pytest.mark.parametrize(("options", "is_mirrored"), [((), True), (("--no-flip",), False)])
-def test_made_up_pictures_are_mirrored_unless_told_otherwise(options, is_mirrored, tmp_path, monkeypatch):
+def test_pictures_of_a_search_are_mirrored_unless_told_otherwise(
+    source, options, is_mirrored, photo_folder, tmp_path, monkeypatch
+):
     searched = {}
 
     def search(space, data, directory, strategy, *, augmentation, **_):
@@ -262,9 +265,9 @@ def test_made_up_pictures_are_mirrored_unless_told_otherwise(options, is_mirrore
     monkeypatch.setattr(commands, "_report_and_save", lambda *_: commands.Outcome("", {}))
     monkeypatch.setattr(tuner, "gradient_search", search)
     monkeypatch.setattr(tuner, "train_found", train_found)
-    teacher = _save_teacher(tmp_path / "teacher.keras")
-    how = ("--space", "tiny", "--strategy", "darts", *options)
-    assert mnv4("search", "--teacher", teacher, *how, "--out", tmp_path / "search") == 0
+    path = photo_folder if source == "--data" else _save_teacher(tmp_path / "teacher.keras")
+    how = ("--space", "tiny", "--strategy", "darts", "--size", 32, *options)
+    assert mnv4("search", source, path, *how, "--out", tmp_path / "search") == 0
     assert searched == {"in the search": is_mirrored, "behind it": is_mirrored}
 
 

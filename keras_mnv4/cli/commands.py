@@ -199,6 +199,7 @@ def search(arguments):
     _check_painting(arguments)
     _check_size(arguments)
     flip = _flips(arguments, is_painted=arguments.teacher is not None)
+    how["augmentation"] = training.small_changes(flip)
     is_two_stage = arguments.space == "two-stage"
     if is_two_stage and arguments.strategy != "spos":
         raise ValueError("Two stages are searched with `--strategy spos`.")
@@ -215,22 +216,17 @@ def search(arguments):
             _check_classes(_load_model(arguments.teacher), arguments.teacher, data)
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
-        how |= {
-            "augmentation": training.strong_changes(flip),
-            "teacher": _teacher_of_size(arguments.teacher, made.size, shape),
-        }
+        how["teacher"] = _teacher_of_size(arguments.teacher, made.size, shape)
         data = data or searched
     if arguments.strategy == "spos":
-        scored_by = "labels" if arguments.teacher is None else "teacher"
-        how.update(population=arguments.population, generations=arguments.generations, scored_by=scored_by)
+        how.update(population=arguments.population, generations=arguments.generations, objective="val_loss")
         if is_two_stage:
             found = tuner.two_stage_search(space, searched, arguments.out, bits, **how)
         else:
             found = tuner.search(space, searched, arguments.out, **how)
         found.save_results(arguments.out / "results.json", overwrite=True)
         space, candidate, accuracy = found.space, found.results()[0]["candidate"], found.results()[0]["accuracy"]
-        of_what = "" if arguments.teacher is None else " of what the teacher says"
-        lines, facts = [f"{accuracy:.2%}{of_what} with shared weights"], {"shared_weights_top1": accuracy}
+        lines, facts = [f"{accuracy:.2%} with shared weights"], {"shared_weights_top1": accuracy}
     else:
         candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
         lines, facts = [], {}

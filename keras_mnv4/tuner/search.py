@@ -22,7 +22,6 @@ from keras_mnv4.plans import plan_entry
 from keras_mnv4.progress import resolve_verbose
 from keras_mnv4.tuner.costs import CostModel
 from keras_mnv4.tuner.costs import check_measures
-from keras_mnv4.tuner.scoring import scoring_data
 from keras_mnv4.tuner.spaces import fine_space
 from keras_mnv4.tuner.strategies import DARTS
 from keras_mnv4.tuner.strategies import SPOS
@@ -33,10 +32,10 @@ from keras_mnv4.tuner.strategies.strategy import labeller
 from keras_mnv4.tuner.supernet import SuperNet
 
 OBJECTIVES = ("val_accuracy", "val_loss")
-SCORED_BY = ("labels", "teacher")
 GRADIENT_STRATEGIES = {"darts": DARTS, "proxylessnas": ProxylessNAS, "tunas": TuNAS}
 BACKUP = "backup"  # folder of what a killed search goes on from
 WARMUP_SHARE = 0.05  # of all steps
+CALIBRATION_PICTURES = 1024
 PROXYLESS_WARMUP = 0.25  # of the epochs: 40 of 160
 
 
@@ -57,7 +56,6 @@ def search(
     loss=None,
     uniform_in=None,
     objective="val_accuracy",
-    scored_by="labels",
     seed=0,
     verbose="auto",
 ):
@@ -85,11 +83,7 @@ def search(
             probabilities that are the labels, or, with a teacher, for `keras_mnv4.datafree.SoftLabelLoss`.
         uniform_in: a measure, such as `"macs"`, of whose ranges all are trained alike, as for `SPOS`.
         objective: by what candidates are compared: `"val_accuracy"`, or `"val_loss"`, the cross-entropy with the labels
-            they are scored by, which tells candidates apart where nearly all are right.
-        scored_by: `"labels"`: candidates are scored on pictures as they are, by their labels. `"teacher"`: as weights
-            are trained, on pictures that `augmentation` has changed, by what the teacher says of them; statistics of
-            normalisations are then of changed pictures, too. For changes after which pictures as they are look strange
-            to a supernet, such as mixtures.
+            of the validation set, which tells candidates apart where that is small, or nearly all of it is right.
         seed: seed of weights and candidates.
         verbose: 0 for silence; 1 for a bar an epoch, 2 for a line, and both for a line a candidate; `"auto"` for 1 on a
             terminal, else 2.
@@ -99,7 +93,7 @@ def search(
 
     Raises:
         ValueError: if the folder has a search of another space, of other pictures or limits, or that was trained in
-            another way, the teacher does not know these classes or is missing, or a choice is none of these.
+            another way, the teacher does not know these classes, or the objective is none of these.
 
     Example:
 
@@ -111,10 +105,6 @@ def search(
 
     if objective not in OBJECTIVES:
         raise ValueError(f"`objective` must be one of {', '.join(OBJECTIVES)}. Received: {objective!r}")
-    if scored_by not in SCORED_BY:
-        raise ValueError(f"`scored_by` must be one of {', '.join(SCORED_BY)}. Received: {scored_by!r}")
-    if scored_by == "teacher" and teacher is None:
-        raise ValueError("`scored_by='teacher'` needs a `teacher`.")
     check_measures(measures, "measures")
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
@@ -122,16 +112,15 @@ def search(
     how = {"uniform_in": uniform_in, "seed": seed, "augmentation": augmentation, "teacher": teacher}
     fit = {"loss": _loss_for(data, teacher, loss), "epochs": epochs, "learning_rate": learning_rate}
     oracle = EvolutionOracle(costs, objective, population=population, generations=generations, seed=seed)
-    what = {"strategy": "spos", "limits": limits or {}, "cost_bits": cost_bits}
-    what |= {"objective": objective, "scored_by": scored_by}
+    what = {"strategy": "spos", "limits": limits or {}, "cost_bits": cost_bits, "objective": objective}
     with _taken_back_on_failure(directory):
         _check_plan(directory, space, data, **what, **how, **fit)
         supernet = _trained_supernet(costs, data, directory, how, verbose=verbose, **fit)
     tuner = UIBTuner(
         supernet, oracle, costs, measures, directory=directory, project_name="evolution", log_dir=directory / "logs"
     )
-    scored = scoring_data(data, scored_by, teacher, augmentation, directory / "scored.npz", seed)
-    tuner.search(**scored, verbose=int(verbose != 0))
+    calibration_pictures = data.train.arrays(CALIBRATION_PICTURES)[0]
+    tuner.search(data.validation.arrays(), calibration_pictures, verbose=int(verbose != 0))
     return tuner
 
 
