@@ -2,11 +2,11 @@
 
     python benchmarks/synthesis.py --size 96 --pictures 16 --steps 20 --rounds 15
 
-The loop is what one writes first: a `tf.function` with a gradient tape, a roll of the whole picture for jitter, and a
-model that gives the inputs of all normalisations. Both take as many steps of the same Adam at the same resolution;
-`stages` is what `synthesize` does by default, two fifths of the steps at half of it. Ratios are medians over rounds,
-between their quartiles: of the time on the clock, and of the processor's, which other work on the machine disturbs
-less.
+The loop is what one writes first: a compiled step, by the backend of Keras a `tf.function` or `jax.jit`, with a roll of
+the whole picture for jitter, and a model that gives the inputs of all normalisations. Both take as many steps of the
+same Adam at the same resolution; `stages` is what `synthesize` does by default, two fifths of the steps at half of it.
+Ratios are medians over rounds, between their quartiles: of the time on the clock, and of the processor's, which other
+work on the machine disturbs less.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from keras_mnv4 import datafree
 from keras_mnv4.datafree.canvas import BETAS
@@ -28,10 +28,36 @@ def plain_loop(teacher, count, size, rate):
     """A function that takes so many steps of DeepInversion."""
     norms = normalizations_of(teacher)
     inner = keras.Model(teacher.input, [teacher.output, *[norm.input for norm in norms]])
-    trained = [(tf.constant(norm.moving_mean), tf.constant(norm.moving_variance)) for norm in norms]
-    pictures = tf.Variable(np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32"))
-    labels = tf.constant(np.arange(count) % teacher.output_shape[-1])
-    optimizer = keras.optimizers.Adam(rate, **BETAS)
+    trained = [tuple(map(ops.copy, (norm.moving_mean, norm.moving_variance))) for norm in norms]
+    labels = ops.convert_to_tensor(np.arange(count) % teacher.output_shape[-1])
+    first = np.random.default_rng(0).normal(size=(count, size, size, 3)).astype("float32")
+
+    def loss_of(shown, heard):
+        probabilities, *inputs = heard
+        loss = ops.mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
+        for (mean, variance), each in zip(trained, inputs, strict=True):
+            own_mean, own_variance = ops.moments(each, (0, 1, 2))
+            loss += 0.01 * (_norm(own_mean - mean) + _norm(own_variance - variance))
+        for one, other in (
+            (shown[:, 1:], shown[:, :-1]),
+            (shown[:, :, 1:], shown[:, :, :-1]),
+            (shown[:, 1:, 1:], shown[:, :-1, :-1]),
+            (shown[:, 1:, :-1], shown[:, :-1, 1:]),
+        ):
+            loss += 1e-4 * _norm(one - other)
+        return loss + 1e-5 * _norm(shown)
+
+    return LOOPS[keras.backend.backend()](inner, loss_of, first, keras.optimizers.Adam(rate, **BETAS))
+
+
+def _norm(numbers):
+    return ops.sqrt(ops.sum(ops.square(numbers)))
+
+
+def tensorflow_loop(inner, loss_of, first, optimizer):
+    import tensorflow as tf
+
+    pictures = tf.Variable(first)
     optimizer.build([pictures])
 
     @tf.function
@@ -39,19 +65,7 @@ def plain_loop(teacher, count, size, rate):
         with tf.GradientTape() as tape:
             shift = tf.random.uniform((2,), -JITTER, JITTER + 1, tf.int32)
             shown = tf.roll(pictures, shift, (1, 2))
-            probabilities, *inputs = inner(shown, training=False)
-            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
-            for (mean, variance), each in zip(trained, inputs, strict=True):
-                own_mean, own_variance = tf.nn.moments(each, (0, 1, 2))
-                loss += 0.01 * (tf.norm(own_mean - mean) + tf.norm(own_variance - variance))
-            for one, other in (
-                (shown[:, 1:], shown[:, :-1]),
-                (shown[:, :, 1:], shown[:, :, :-1]),
-                (shown[:, 1:, 1:], shown[:, :-1, :-1]),
-                (shown[:, 1:, :-1], shown[:, :-1, 1:]),
-            ):
-                loss += 1e-4 * tf.norm(one - other)
-            loss += 1e-5 * tf.norm(shown)
+            loss = loss_of(shown, inner(shown, training=False))
         optimizer.apply([tape.gradient(loss, pictures)], [pictures])
         pictures.assign(tf.clip_by_value(pictures, -2.0, 2.0))
         return loss
@@ -62,6 +76,42 @@ def plain_loop(teacher, count, size, rate):
         return float(loss)
 
     return take
+
+
+def jax_loop(inner, loss_of, first, optimizer):
+    import jax
+
+    pictures = keras.Variable(first)
+    optimizer.build([pictures])
+    # Copies: a `fit` with the same teacher gives its arrays away.
+    kinds = inner.trainable_variables, inner.non_trainable_variables
+    weights = [[jax.numpy.copy(each.value) for each in kind] for kind in kinds]
+
+    def loss_of_step(pictures, key, weights):
+        shift = jax.random.randint(key, (2,), -JITTER, JITTER + 1)
+        shown = jax.numpy.roll(pictures, shift, (1, 2))
+        return loss_of(shown, inner.stateless_call(*weights, shown, training=False)[0])
+
+    @jax.jit
+    def step(state, key, weights):
+        pictures, slots = state
+        loss, gradient = jax.value_and_grad(loss_of_step)(pictures, key, weights)
+        (pictures,), slots = optimizer.stateless_apply(slots, [gradient], [pictures])
+        return (jax.numpy.clip(pictures, -2.0, 2.0), slots), loss
+
+    state = pictures.value, [each.value for each in optimizer.variables]
+    keys = iter(lambda: jax.random.key(np.random.default_rng().integers(2**31)), None)
+
+    def take(steps):
+        nonlocal state
+        for _ in range(steps):
+            state, loss = step(state, next(keys), weights)
+        return float(loss)
+
+    return take
+
+
+LOOPS = {"tensorflow": tensorflow_loop, "jax": jax_loop}
 
 
 def ours(teacher, count, size, steps, stages):
