@@ -15,7 +15,7 @@ where the same command goes on after a stop; they can run side by side:
 | `ranks`, if asked for | Kendall's tau of SPOS's scores with the accuracies of all networks | the others |
 
 On made-up pictures networks learn what the teacher says of them, as changed in training, on real ones their labels. All
-else is alike, but that a teacher is shown changed pictures where choices are learnt, too.
+else is alike.
 
 The space is of two stages of universal inverted bottlenecks in their four kinds, with expansion and depth to choose:
 networks of 0.4 to 2.9 M multiply-accumulates. Channels are fixed, as in the spaces of DARTS and ProxylessNAS.

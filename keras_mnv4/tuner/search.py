@@ -169,10 +169,9 @@ def gradient_search(
 ):
     """Searches by gradients: a supernet and the chances of its choices are trained together, and the likeliest are it.
 
-    Weights learn on one half of the training set, choices on the other; those of `"proxylessnas"` and `"tunas"` after a
-    quarter of the epochs. The gradient of `"tunas"` is an estimate of that of its reward, REINFORCE's. With a teacher,
-    `augmentation` changes both halves. The same call in a new process goes on where the last one was stopped, or
-    killed.
+    Weights learn on one half of the training set, which `augmentation` changes, choices on the other, as it is; those
+    of `"proxylessnas"` and `"tunas"` after a quarter of the epochs. The gradient of `"tunas"` is an estimate of that of
+    its reward, REINFORCE's. The same call in a new process goes on where the last one was stopped, or killed.
 
     Source: DARTS (arXiv 1806.09055), ProxylessNAS (arXiv 1812.00332), TuNAS (arXiv 2008.06120).
 

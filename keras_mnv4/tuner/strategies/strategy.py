@@ -27,12 +27,10 @@ class Strategy(keras.Model):
         supernet: a `SuperNet`.
         seed: seed of all that is drawn.
         first_logits: initialiser of the logits; None for a strategy without any.
-        augmentation: Keras layers that change the pictures for the weights; with a teacher, which can say what it sees
-            in any, those for the architecture, too.
+        augmentation: Keras layers that change the pictures for the weights, and not those for the architecture.
         teacher: a built Keras classifier of the same classes that takes what the supernet takes, or a function from
-            such pictures to probabilities. What it says of pictures, as they were changed, takes the place of their
-            labels in the loss, in training and in `evaluate`; metrics keep the labels. It computes as at inference
-            and stays as it is.
+            such pictures to probabilities. What it says of pictures takes the place of their labels in the loss, in
+            training and in `evaluate`; metrics keep the labels. It computes as at inference and stays as it is.
         **kwargs: those of `keras.Model`.
     """
 
@@ -123,8 +121,6 @@ class Strategy(keras.Model):
         if not training:
             return self.supernet(pictures, self._best_gates(), training=False)
         pictures = self._changed(pictures)
-        if search_pictures is not None and self._ask is not None:
-            search_pictures = self._changed(search_pictures)
         parts = self.draw()
         self.steps.assign_add(1)
         gates = ops.stop_gradient(self.coder.join(parts))
