@@ -20,17 +20,12 @@ from keras_mnv4 import datafree
 from keras_mnv4.applications import EfficientNetLite0
 from keras_mnv4.applications import EfficientNetLite2
 
-NATURAL = {
-    "noise": "natural",
-    "learning_rate": 0.1,
-    "objective": dataclasses.replace(datafree.RELATIVE, variation=1.0),
-}
 ROWS = {
     "recursive": {},
     "one_hot": {"labels": "one_hot"},
     "no_region": {"canvas": "window"},
     "no_statistics": {"objective": dataclasses.replace(datafree.RELATIVE, features=0.0)},
-    "natural": NATURAL,
+    "natural": {"noise": "natural"},
     "paper": {"objective": datafree.PAPER},
     "as_painted": {},
 }

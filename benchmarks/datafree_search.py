@@ -28,7 +28,6 @@ import pathlib
 import keras
 import numpy as np
 import search
-from datafree import NATURAL
 from fused_norm import use_fused_norms
 from pareto import RESNET18
 from results import check_settings
@@ -135,7 +134,7 @@ class Experiment(search.Experiment):
             self.teacher(),
             self.arguments.pictures,
             self.out / "made",
-            **NATURAL,
+            noise="natural",
             rounds=self.arguments.rounds,
             steps=self.arguments.steps,
             batch_size=250,

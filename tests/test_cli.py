@@ -729,10 +729,13 @@ def test_pictures_are_made_from_a_file(tmp_path, capsys, size):
     teacher, out = _save_teacher(tmp_path / "teacher.keras", size=size), tmp_path / "made"
     (tmp_path / "teacher.labels.txt").write_text("china\nflower\n")
     how = ("--pictures", 2, "--rounds", 1, "--steps", 2, "--batch-size", 2, *(() if size else ("--size", 24)))
+    how = (*how, *(("--noise", "natural") if size else ()))
     assert mnv4("synthesize", teacher, *how, "--out", out) == 0
     assert "2 pictures" in capsys.readouterr().out
     assert {path.parent.name for path in (out / "pictures").rglob("*.png")} == {"china", "flower"}
-    assert json.loads((out / "plan.json").read_text())["stages"][0]["window"] == (size or 24)
+    plan = json.loads((out / "plan.json").read_text())
+    assert plan["stages"][0]["window"] == (size or 24)
+    assert plan["noise"] == ("natural" if size else "white")
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
 LEAST_SIZE = 32  # pixels, of a network that is trained
 PRICES = "energy45"
-PAINTING = {"teacher_size": None, "pictures": 500, "rounds": 10, "steps": 2000, "batch_size": 50}  # as without options
+# As without options.
+PAINTING = {"teacher_size": None, "pictures": 500, "rounds": 10, "steps": 2000, "noise": "white", "batch_size": 50}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,6 +432,7 @@ def _synthesize(arguments, teacher, directory):
         rounds=arguments.rounds,
         size=arguments.teacher_size,
         steps=arguments.steps,
+        noise=arguments.noise,
         batch_size=arguments.batch_size,
         class_names=_labels_of(teacher),
         seed=arguments.seed,

@@ -246,4 +246,6 @@ def _add_synthesis(added, size):
     rounds = f"how often each class is painted, and labels calibrated ({usual['rounds']})"
     added.add_argument("--rounds", type=_above_0, help=rounds)
     added.add_argument("--steps", type=_above_0, help=f"of painting each picture ({usual['steps']})")
+    noise = f"what pictures begin as ({usual['noise']}); natural has the spectrum of photographs"
+    added.add_argument("--noise", choices=("natural", "white"), help=noise)
     added.add_argument("--batch-size", type=_above_0, help=f"pictures painted together ({usual['batch_size']})")

@@ -2,6 +2,7 @@
 
 from keras_mnv4.classifiers.soft_labels import SoftLabelLoss
 from keras_mnv4.datafree.canvas import Stage
+from keras_mnv4.datafree.objective import NATURAL
 from keras_mnv4.datafree.objective import PAPER
 from keras_mnv4.datafree.objective import RELATIVE
 from keras_mnv4.datafree.objective import Objective
@@ -12,6 +13,7 @@ from keras_mnv4.datafree.synthesis import synthesize
 from keras_mnv4.datafree.synthetic_set import SyntheticSet
 
 __all__ = [
+    "NATURAL",
     "PAPER",
     "RELATIVE",
     "Objective",

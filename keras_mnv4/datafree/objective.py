@@ -21,10 +21,11 @@ class Objective:
     `PAPER` has the terms and the weights of the authors' code. Its norms over a whole batch, or all channels of a
     layer, grow with how many there are, and layers of few channels hardly count. `RELATIVE` takes means in their place,
     and compares statistics relative to the variance that was trained: the default of `synthesize`, for pictures that
-    other networks recognise, too.
+    other networks recognise, too. `NATURAL`, that of natural noise, has ten times its variation, so that what began
+    smooth stays so.
 
     Source: "Data-Free Neural Architecture Search via Recursive Label Calibration" (arXiv 2112.02086), its code for the
-    constants; DeepInversion (arXiv 1912.08795). `RELATIVE` is this package's.
+    constants; DeepInversion (arXiv 1912.08795). `RELATIVE` and `NATURAL` are this package's.
 
     Args:
         classification: weight of the cross-entropy.
@@ -82,6 +83,7 @@ class Objective:
 
 PAPER = Objective()
 RELATIVE = Objective(variation=0.1, squares=0.01, features=3.0, first_feature=1.0, statistics="relative")
+NATURAL = dataclasses.replace(RELATIVE, variation=1.0)
 
 
 def total_variation(pictures, relative=False):

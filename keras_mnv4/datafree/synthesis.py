@@ -18,6 +18,7 @@ from keras_mnv4.datafree.canvas import as_bytes
 from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.canvas import middle
 from keras_mnv4.datafree.noise import NOISES
+from keras_mnv4.datafree.objective import NATURAL
 from keras_mnv4.datafree.objective import RELATIVE
 from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
@@ -30,6 +31,7 @@ from keras_mnv4.plans import fingerprint
 from keras_mnv4.progress import resolve_verbose
 
 LABELS = ("recursive", "one_hot")
+USUAL = {"natural": (0.1, NATURAL), "white": (0.25, RELATIVE)}  # by noise: the learning rate, and the objective
 SMALL = 64  # pixels, up to which there is one stage
 
 
@@ -67,9 +69,9 @@ def synthesize(
     steps=5000,
     stages=None,
     canvas=None,
-    objective=RELATIVE,
+    objective=None,
     noise="white",
-    learning_rate=0.25,
+    learning_rate=None,
     batch_size=50,
     preprocess=None,
     teacher_outputs=None,
@@ -107,11 +109,10 @@ def synthesize(
         stages: tuple of `Stage`s instead of those; the last has a `pool` of 1.
         canvas: height and width of the pictures; None for what goes with the default stages, or, with `stages`, for the
             last one's window, which then is the whole picture.
-        objective: an `Objective`.
+        objective: an `Objective`; None for `RELATIVE` with white noise, `NATURAL` with natural noise.
         noise: what pictures begin as: `"white"`, of which little is left in the end; or `"natural"`, with the spectrum
-            of photographs. At a lower `learning_rate`, such as 0.1, much of that stays: pictures of a class differ
-            more, and are harder to learn.
-        learning_rate: of Adam, at its peak in each stage.
+            of photographs, of which much is left: pictures of a class differ more, and are harder to learn.
+        learning_rate: of Adam, at its peak in each stage; None for 0.25 with white noise, 0.1 with natural noise.
         batch_size: pictures that are painted together, and share their statistics.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.
@@ -150,12 +151,15 @@ class _Maker:
     """One way to make pictures; the arguments are those of `synthesize`."""
 
     def __init__(self, teacher, preprocess, teacher_outputs, objective, noise, learning_rate, seed, verbose):
+        if noise not in NOISES:
+            raise ValueError(f"`noise` must be one of {tuple(NOISES)}. Received: {noise!r}")
+        usual_rate, usual_objective = USUAL[noise]
         self.teacher = teacher
         self.preprocess = preprocess
         self.outputs = teacher_outputs
-        self.objective = objective
+        self.objective = usual_objective if objective is None else objective
         self.noise = noise
-        self.learning_rate = learning_rate
+        self.learning_rate = usual_rate if learning_rate is None else learning_rate
         self.seed = seed
         self.console = Console(quiet=not verbose)
         self.verbose = resolve_verbose(verbose)
@@ -171,8 +175,6 @@ class _Maker:
             raise ValueError(f"`teacher` must be a Functional or Sequential model. Received: {self.teacher!r}")
         if labels not in LABELS:
             raise ValueError(f"`labels` must be one of {LABELS}. Received: {labels!r}")
-        if self.noise not in NOISES:
-            raise ValueError(f"`noise` must be one of {tuple(NOISES)}. Received: {self.noise!r}")
         if rounds > num_images:
             raise ValueError(
                 f"`rounds` must be at most the number of pictures. Received: rounds={rounds}, num_images={num_images}"

@@ -283,10 +283,23 @@ class TestSynthesize:
         )
         neighbours = [np.diff(each.astype(float), axis=1).std() / each.std() for each in (natural, white)]
         assert neighbours[0] < 0.7 * neighbours[1]
-        with pytest.raises(ValueError, match="pictures of another noise"):
+        with pytest.raises(ValueError, match="pictures of another learning_rate, noise, objective"):
             make(tmp_path / "white", noise="natural", num_images=8)
         with pytest.raises(ValueError, match=r"`noise` must be one of .*Received: 'pink'"):
             make(tmp_path / "pink", noise="pink")
+
+    @pytest.mark.once
+    @pytest.mark.parametrize(
+        ("noise", "rate", "objective"), [("natural", 0.1, datafree.NATURAL), ("white", 0.25, datafree.RELATIVE)]
+    )
+    def test_noises_have_their_own_rate_and_objective(self, tmp_path, noise, rate, objective):
+        how = {"noise": noise, "num_images": 2, "rounds": 1}
+        implied = make(tmp_path, **how)
+        again = make(tmp_path, learning_rate=rate, objective=objective, **how)  # the same plan, or it is refused
+        np.testing.assert_array_equal(implied.arrays()[0], again.arrays()[0])
+        for others in ({"learning_rate": 2 * rate}, {"objective": datafree.PAPER}):
+            with pytest.raises(ValueError, match=f"pictures of another {next(iter(others))}"):
+                make(tmp_path, **{**how, **others})
 
     @pytest.mark.once
     def test_one_step_of_a_large_picture(self, tmp_path):
