@@ -178,7 +178,7 @@ def test_a_search_checks_its_data_before_pictures_are_made(photo_folder, tmp_pat
 
 @pytest.mark.once
 def test_pictures_of_a_search_are_made_from_a_teacher_only(tmp_path, capsys):
-    assert mnv4("search", "--pictures", 20, "--batch-size", 20, "--steps", 2000, "--out", tmp_path / "search") == 1
+    assert mnv4("search", "--pictures", 20, "--batch-size", 20, "--steps", 120, "--out", tmp_path / "search") == 1
     assert "without it: `--pictures`, `--batch-size`" in capsys.readouterr().err
 
 

@@ -16,8 +16,9 @@ SPACES = {"small": "small_space", "tiny": "tiny_space"}
 SIZE, EPOCHS, TUNING_EPOCHS = 64, 20, 2
 LEAST_SIZE = 32  # pixels, of a network that is trained
 PRICES = "energy45"
-# As without options.
-PAINTING = {"teacher_size": None, "pictures": 500, "rounds": 10, "steps": 2000, "noise": "white", "batch_size": 50}
+# How pictures are made unless options say otherwise: to look at and calibrate with, and for a supernet to learn from.
+PAINTING = {"teacher_size": None, "pictures": 500, "rounds": 10, "steps": 2000, "noise": "white", "batch_size": None}
+PAINTING_TO_SEARCH = {**PAINTING, "pictures": 6000, "rounds": 4, "steps": 120, "noise": "natural"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,7 +329,7 @@ def _check_size(arguments):
 
 def _check_painting(arguments):
     """Raises if pictures are to be painted in some way, and there is no model to paint them from."""
-    given = [name for name, usual in PAINTING.items() if getattr(arguments, name) != usual]
+    given = [name for name, usual in PAINTING_TO_SEARCH.items() if getattr(arguments, name) != usual]
     if given and arguments.teacher is None:
         options = ", ".join(f"`--{name.replace('_', '-')}`" for name in given)
         raise ValueError(

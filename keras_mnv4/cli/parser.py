@@ -148,13 +148,13 @@ def make_parser():
         metavar="FILE",
         help="a .keras file: search on pictures made from it, and ask it about them, without data",
     )
-    _add_synthesis(added, "--teacher-size")
+    _add_synthesis(added, "--teacher-size", commands.PAINTING_TO_SEARCH)
     added.add_argument("--seed", type=int, default=0, help="of pictures, weights and candidates")
 
     added = _add(add, commands.synthesize, "make pictures from a pretrained model alone")
     added.add_argument("model", help="a .keras file of a classifier with batch normalisations")
     added.add_argument("--out", metavar="DIR", type=pathlib.Path, default=pathlib.Path("synthetic"))
-    _add_synthesis(added, "--size")
+    _add_synthesis(added, "--size", commands.PAINTING)
     added.add_argument("--seed", type=int, default=0, help="of the pictures")
 
     added = _add(add, commands.demo, "the whole job: train, quantise, export, verify")
@@ -232,8 +232,7 @@ def _add_model(added):
     added.add_argument("--alpha", type=_width, default=commands.WIDTH, help="width multiplier")
 
 
-def _add_synthesis(added, size):
-    usual = commands.PAINTING
+def _add_synthesis(added, size, usual):
     added.set_defaults(**usual)
     added.add_argument(
         size,
@@ -248,4 +247,4 @@ def _add_synthesis(added, size):
     added.add_argument("--steps", type=_above_0, help=f"of painting each picture ({usual['steps']})")
     noise = f"what pictures begin as ({usual['noise']}); natural has the spectrum of photographs"
     added.add_argument("--noise", choices=("natural", "white"), help=noise)
-    added.add_argument("--batch-size", type=_above_0, help=f"pictures painted together ({usual['batch_size']})")
+    added.add_argument("--batch-size", type=_above_0, help="pictures painted together (250 up to 64 pixels, else 50)")

@@ -32,7 +32,7 @@ from keras_mnv4.progress import resolve_verbose
 
 LABELS = ("recursive", "one_hot")
 USUAL = {"natural": (0.1, NATURAL), "white": (0.25, RELATIVE)}  # by noise: the learning rate, and the objective
-SMALL = 64  # pixels, up to which there is one stage
+SMALL = 64  # pixels, up to which there is one stage, and a batch is large
 
 
 def default_stages(size, steps=5000):
@@ -72,7 +72,7 @@ def synthesize(
     objective=None,
     noise="white",
     learning_rate=None,
-    batch_size=50,
+    batch_size=None,
     preprocess=None,
     teacher_outputs=None,
     class_names=None,
@@ -113,7 +113,8 @@ def synthesize(
         noise: what pictures begin as: `"white"`, of which little is left in the end; or `"natural"`, with the spectrum
             of photographs, of which much is left: pictures of a class differ more, and are harder to learn.
         learning_rate: of Adam, at its peak in each stage; None for 0.25 with white noise, 0.1 with natural noise.
-        batch_size: pictures that are painted together, and share their statistics.
+        batch_size: pictures that are painted together, and share their statistics; None for 250 of up to 64 pixels, 50
+            of more.
         preprocess: function of Keras operations from bytes, floats from 0 to 255, to what the teacher takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; None for models that take bytes, as all of this package.
         teacher_outputs: `"probabilities"` or `"logits"`; None to see it from the teacher's last layer.
@@ -166,7 +167,7 @@ class _Maker:
         self.canvases = {}
 
     def plan(self, num_images, classes, rounds, labels, size, steps, stages, canvas, batch_size, class_names):
-        if min(num_images, rounds, batch_size, steps) < 1:
+        if min(num_images, rounds, 1 if batch_size is None else batch_size, steps) < 1:
             raise ValueError(
                 "`num_images`, `rounds`, `batch_size` and `steps` must be 1 or more. Received: "
                 f"num_images={num_images}, rounds={rounds}, batch_size={batch_size}, steps={steps}"
@@ -216,7 +217,7 @@ class _Maker:
         self.stages = stages
         self.rounds = [len(part) for part in np.array_split(np.arange(num_images), rounds)]
         self.labels = labels
-        self.batch_size = batch_size
+        self.batch_size = batch_size or (250 if stages[-1].window <= SMALL else 50)
         self.folders = [f"{name}_{index:04d}" if names.count(name) > 1 else name for index, name in enumerate(names)]
         self.written = {
             "num_images": num_images,
@@ -228,7 +229,7 @@ class _Maker:
             "objective": dataclasses.asdict(self.objective),
             "noise": self.noise,
             "learning_rate": self.learning_rate,
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "preprocess": None if self.preprocess is None else fingerprint([self.preprocess_ramp()]),
             "seed": self.seed,
             "class_names": names,

@@ -302,6 +302,15 @@ class TestSynthesize:
                 make(tmp_path, **{**how, **others})
 
     @pytest.mark.once
+    @pytest.mark.parametrize(("size", "count", "batches"), [(64, 251, [1, 250]), (66, 51, [1, 50])])
+    def test_small_pictures_are_painted_in_larger_batches(self, tmp_path, monkeypatch, size, count, batches):
+        monkeypatch.setattr(Canvas, "paint", lambda self, start, *_, **__: start)
+        how = {"stages": None, "canvas": None, "size": size, "batch_size": None}
+        made = make(tmp_path, num_images=count, rounds=1, steps=1, **how)
+        assert sorted(len(np.load(path)["classes"]) for path in (tmp_path / "batches").iterdir()) == batches
+        assert len(made) == count
+
+    @pytest.mark.once
     def test_one_step_of_a_large_picture(self, tmp_path):
         assert len(make(tmp_path, num_images=2, rounds=1, stages=None, canvas=None, size=66, steps=1)) == 2
 
