@@ -182,8 +182,9 @@ def gradient_search(
         strategy: `"darts"`, `"proxylessnas"` or `"tunas"`.
         limits: dictionary from measure to the most that a network may cost. The first is the target of the search,
             which `"tunas"` draws nearer to from below as well; a network beyond one at the end is brought within them.
-        architecture_learning_rate: that of the choices' logits; None for the paper's, which in short searches keeps all
-            choices mixed, with what is likeliest decided by little.
+        architecture_learning_rate: that of the choices' logits. None for the paper's; or, in searches so short that it
+            would keep all choices mixed, and of `"darts"` and `"proxylessnas"`, for a larger one, by which logits can
+            move by 4 in all, at most 0.02.
         seed: of weights, choices and halves.
         **kwargs: those of `DARTS`, `ProxylessNAS` or `TuNAS`.
 
@@ -221,7 +222,7 @@ def gradient_search(
         keras.utils.set_random_seed(seed)
         supernet = SuperNet(space, shape, len(data.class_names))
         searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
-        own = searching.default_optimizer(architecture_learning_rate)
+        own = searching.default_optimizer(architecture_learning_rate or searching.default_rate(epochs * len(batches)))
         _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
     found = costs.bring_within(searching.best_candidate())
     write_json(path, found)

@@ -143,7 +143,7 @@ def test_candidates_are_compared_by_the_loss_if_that_is_the_objective(digits, tm
         tuner.search(tuner.tiny_space(), digits, tmp_path, **{**how, "objective": "loss"})
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(None, 3e-4), (0.02, 0.02)])
+@pytest.mark.parametrize(("rate", "expected"), [(None, 0.02), (3e-4, 3e-4)])
 def test_rates_of_choices(digits, tmp_path, rate, expected, monkeypatch):
     seen = []
     monkeypatch.setattr(Strategy, "best_candidate", lambda each: seen.append(each) or tuner.tiny_space().largest)

@@ -551,6 +551,17 @@ def test_the_rate_of_tunas_is_proportional_to_the_batch():
     assert [float(each._learning_rate(100)) for each in optimizers] == pytest.approx([3e-3, 7.5e-4])
 
 
+@pytest.mark.once
+def test_logits_of_short_searches_have_larger_rates():
+    supernet = Curved()
+    rates = [tuner.DARTS(supernet).default_rate(steps) for steps in (0, 100, 2000, 50_000)]
+    assert rates == pytest.approx([0.02, 0.02, 4 / 2000, 3e-4])
+    proxyless = tuner.ProxylessNAS(supernet, warmup_steps=500, every=5)
+    rates = [proxyless.default_rate(steps) for steps in (100, 2000, 50_000)]
+    assert rates == pytest.approx([0.02, 4 / 300, 1e-3])
+    assert tuner.TuNAS(supernet, 100).default_rate(100) is None
+
+
 @pytest.mark.parametrize("name", ["darts", "proxyless"])
 def test_costs_stay_within_their_limit(name):
     """Those of the space are from 0.8 to 2.4e5: one limit binds, the other does not."""

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_mnv4.gradients import value_and_gradients
 from keras_mnv4.tuner.cost_goal import CostGoal
+from keras_mnv4.tuner.strategies.optimizer import rate_for
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 RATE = 3e-4  # of Adam for the logits
@@ -52,6 +53,9 @@ class DARTS(Strategy):
 
     def default_optimizer(self, learning_rate=None):
         return keras.optimizers.Adam(learning_rate or RATE, beta_1=0.5, beta_2=0.999)
+
+    def default_rate(self, steps):
+        return rate_for(steps, RATE)
 
     def draw(self):
         return self._shares(ops.convert_to_tensor(self.logits))

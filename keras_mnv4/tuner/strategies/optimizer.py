@@ -3,6 +3,14 @@
 import keras
 from keras import ops
 
+REACH = 4.0  # how far Adam can take a logit in a search, however short
+LARGEST_RATE = 0.02
+
+
+def rate_for(steps, rate):
+    """The paper's rate of the logits, or a larger one that lets them come as far as `REACH` in so many steps."""
+    return max(rate, min(REACH / max(steps, 1), LARGEST_RATE))
+
 
 class SearchOptimizer(keras.optimizers.Optimizer):
     """Leaves some variables to one optimizer and the others to another.

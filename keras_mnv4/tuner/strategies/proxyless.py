@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_mnv4.tuner.cost_goal import CostGoal
+from keras_mnv4.tuner.strategies.optimizer import rate_for
 from keras_mnv4.tuner.strategies.strategy import Strategy
 
 RATE = 1e-3  # of Adam for the logits
@@ -69,6 +70,9 @@ class ProxylessNAS(Strategy):
 
     def default_optimizer(self, learning_rate=None):
         return keras.optimizers.Adam(learning_rate or RATE, beta_1=0.0, beta_2=0.999)
+
+    def default_rate(self, steps):
+        return rate_for((steps - self.warmup_steps) // self.every, RATE)
 
     def draw(self):
         logits = ops.convert_to_tensor(self.logits)

@@ -116,6 +116,10 @@ class Strategy(keras.Model):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `default_optimizer`")
 
+    def default_rate(self, steps):
+        """The rate of the logits in a training of so many steps: None for the paper's, however few they are."""
+        return None
+
     def call(self, inputs, training=False):
         pictures, search_pictures = _pair(inputs)
         if not training:
