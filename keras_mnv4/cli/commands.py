@@ -221,7 +221,8 @@ def search(arguments):
         how["teacher"] = _teacher_of_size(arguments.teacher, made.size, shape)
         data = data or searched
     if arguments.strategy == "spos":
-        how.update(population=arguments.population, generations=arguments.generations, objective="val_loss")
+        how.update(population=arguments.population, generations=arguments.generations)
+        how.update(uniform_in="macs", objective="val_loss")  # as measured in docs/datafree.md
         if is_two_stage:
             found = tuner.two_stage_search(space, searched, arguments.out, bits, **how)
         else:
