@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+from keras import layers
 from keras import ops
 
 from keras_mnv4.classifiers.view import ClassifierView
@@ -172,27 +173,40 @@ def frechet_distance(first, second):
 
 
 def _features_of(model):
-    """The averages of the last maps; of a network whose maps are inside another, what its last layer reads."""
-    maps = [layer.output for layer in model.layers if _is_map(getattr(layer, "output", None), model)]
+    """The averages of the last maps that are made with weights; where there are none, what the last weights read.
+
+    If these are a whole network, such as one behind a scaling, it is asked for its own.
+    """
+    maps = _maps_of(model)
     if maps:
         axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
         return ops.mean(maps[-1], axis=axes)
     operation, (read,) = _made_by(model.outputs[0])
     while not getattr(operation, "weights", ()):
         operation, (read,) = _made_by(read)
-    if isinstance(operation, keras.Model) or len(read.shape) != 2:
+    if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+        return keras.Model(operation.inputs, _features_of(operation))(read)
+    if len(read.shape) != 2:
         raise ValueError(f"`{model.name}` has no maps to take features from.")
     return read
+
+
+def _maps_of(model):
+    """Tensors of four axes of a model's own graph, in its order, from the first weights on."""
+    maps, is_weighted = [], False
+    nodes = keras.Model(model.inputs, model.outputs)._nodes_by_depth  # a Sequential has none of its own
+    for depth in sorted(nodes, reverse=True):
+        for node in nodes[depth]:
+            operation = node.operation
+            is_weighted |= bool(getattr(operation, "weights", ())) and not isinstance(operation, layers.Normalization)
+            maps += [tensor for tensor in node.outputs if is_weighted and tensor.ndim == 4]
+    return maps
 
 
 def _made_by(tensor):
     """The operation that a tensor of a Functional model is made by, and what it is made of."""
     operation, place, _ = tensor._keras_history
     return operation, operation._inbound_nodes[place].input_tensors
-
-
-def _is_map(tensor, model):
-    return getattr(tensor, "ndim", None) == 4 and tensor is not model.inputs[0]
 
 
 def _batches(pictures):

@@ -17,9 +17,13 @@ from keras_mnv4.datafree.canvas import Stage
 from keras_mnv4.datafree.canvas import as_bytes
 from keras_mnv4.datafree.canvas import as_taken
 from keras_mnv4.datafree.canvas import middle
+from keras_mnv4.datafree.listening import listening
+from keras_mnv4.datafree.listening import normalizations_of
 from keras_mnv4.datafree.noise import NOISES
+from keras_mnv4.datafree.noise import natural_noise
 from keras_mnv4.datafree.objective import NATURAL
 from keras_mnv4.datafree.objective import RELATIVE
+from keras_mnv4.datafree.objective import moments
 from keras_mnv4.datafree.synthetic_set import BATCHES
 from keras_mnv4.datafree.synthetic_set import PICTURES
 from keras_mnv4.datafree.synthetic_set import PLAN
@@ -32,6 +36,7 @@ from keras_mnv4.progress import resolve_verbose
 
 LABELS = ("recursive", "one_hot")
 USUAL = {"natural": (0.1, NATURAL), "white": (0.25, RELATIVE)}  # by noise: the learning rate, and the objective
+ODD_SCALE = 12.0  # deviations of what a teacher hears, over those that it was trained on
 SMALL = 64  # pixels, up to which there is one stage, and a batch is large
 
 
@@ -132,7 +137,8 @@ def synthesize(
             pictures that were made in another way.
 
     Warns:
-        UserWarning: if there are too few pictures for all classes, so that some are left out.
+        UserWarning: if there are too few pictures for all classes, so that some are left out; or if the teacher was
+            plainly trained on other numbers than bytes, or than `preprocess` makes of them.
 
     Example:
 
@@ -203,6 +209,11 @@ class _Maker:
         # Made here for its checks: that there are normalisations, that it is clear what comes out.
         probe = Canvas(self.teacher, 1, self.size, stages[0], self.objective, self.preprocess, self.outputs)
         count = probe.labels.shape[-1]
+        if count < 2:
+            raise ValueError(
+                "`teacher` must give the probabilities, or logits, of two classes or more. Received one of a single "
+                "output, p: give a model of [1 - p, p]."
+            )
         self.classes = list(range(count)) if classes is None else [int(each) for each in classes]
         if not self.classes or not all(0 <= each < count for each in self.classes):
             raise ValueError(f"`classes` must be indices from 0 to {count - 1}. Received: {classes}")
@@ -214,6 +225,7 @@ class _Maker:
                 "classes, the same in each round. Give a larger `num_images`, fewer `rounds`, or the `classes` wanted.",
                 stacklevel=3,
             )
+        self.warn_of_scale(stages[-1].window)
         self.stages = stages
         self.rounds = [len(part) for part in np.array_split(np.arange(num_images), rounds)]
         self.labels = labels
@@ -237,6 +249,24 @@ class _Maker:
             "teacher_outputs": self.outputs,
         }
 
+    def warn_of_scale(self, size):
+        """Warns if the teacher was plainly trained on other numbers than it is to be shown."""
+        noise = natural_noise(np.random.default_rng(0), 8, size)
+        view = ClassifierView(self.teacher, "teacher", self.outputs)
+        with listening(normalizations_of(self.teacher)) as heard:
+            view(as_taken(ops.convert_to_tensor(as_bytes(noise), "float32"), self.preprocess))
+        layer, inputs = heard[0]
+        _, seen, _, trained = moments(layer, inputs)
+        ratio = float(ops.sqrt(ops.median((seen + layer.epsilon) / (trained + layer.epsilon))))
+        if max(ratio, 1 / ratio) > ODD_SCALE:
+            warnings.warn(
+                f"What normalisation `{layer.name}` of the teacher gets from pictures varies {ratio:.2g} times as much "
+                f"as what it was trained on: {'bytes, 0 to 255' if self.preprocess is None else '`preprocess`'} may be "
+                "what it does not take. Give a `preprocess` that makes of bytes what it takes, or put a "
+                "`keras.layers.Rescaling` before it.",
+                stacklevel=4,
+            )
+
     def preprocess_ramp(self):
         """What `preprocess` makes of a small picture of all greys, by which it is known again."""
         ramp = np.linspace(0.0, 255.0, 48, dtype="float32").reshape(1, 4, 4, 3)
@@ -244,6 +274,8 @@ class _Maker:
 
     def make(self, directory):
         make_folder(directory)
+        if not any(directory.glob(f"{BATCHES}/*.npz")):  # nothing is there that another plan could spoil
+            (directory / PLAN).unlink(missing_ok=True)
         check_plan(directory / PLAN, self.written, "pictures")
         (directory / BATCHES).mkdir(exist_ok=True)
         for leftover in (*directory.glob(f"{BATCHES}/.*.npz.*"), *directory.glob(f"{PICTURES}/*/.*.png.*")):

@@ -82,6 +82,25 @@ def test_features_of_a_network_in_another_are_those_that_its_classifier_reads(tm
 
 
 @pytest.mark.once
+def test_features_of_a_network_behind_a_scaling_are_its_own(tmp_path):
+    inner = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *make_teacher().layers[2:]])  # without the scaling
+    whole = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Rescaling(1 / 128, -1.0), inner])
+    made = make(tmp_path, num_images=4)
+    assert datafree.measure_quality(made, whole) == datafree.measure_quality(made, make_teacher())
+
+
+@pytest.mark.once
+def test_features_of_maps_in_the_middle_are_those_of_the_guide_to_transfer_learning(tmp_path):
+    teacher = make_teacher()
+    made = make(tmp_path, num_images=4)
+    body = keras.Model(teacher.layers[2].input, teacher.layers[-3].output)
+    pictures = keras.Input((SIZE, SIZE, 3))
+    maps = body(teacher.layers[1](pictures), training=False)
+    nested = keras.Model(pictures, teacher.layers[-1](keras.layers.GlobalAveragePooling2D()(maps)))
+    assert datafree.measure_quality(made, nested) == datafree.measure_quality(made, teacher)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("unclear", ["teacher", "judge"])
 def test_what_a_network_gives_can_be_said(tmp_path, unclear):
     networks = {"teacher": make_teacher(), "judge": make_teacher(1)}

@@ -247,9 +247,8 @@ class TestCanvas:
         with pytest.raises(ValueError, match=r"takes pictures of 1 channels.*give a `preprocess`"):
             make(tmp_path / "made", **how)
         assert not (tmp_path / "made").exists()
-        assert (
-            len(make(tmp_path / "made", preprocess=lambda pictures: ops.mean(pictures, -1, keepdims=True), **how)) == 4
-        )
+        made = make(tmp_path / "made", preprocess=lambda pictures: ops.mean(pictures, -1, keepdims=True) / 64, **how)
+        assert len(made) == 4
 
     @pytest.mark.once
     @pytest.mark.parametrize("stage", [{"steps": 0}, {"window": 0}, {"pool": 0}])
@@ -274,6 +273,44 @@ class TestSynthesize:
             warnings.filterwarnings("error", message=".* have room for")
             made = make(tmp_path / "enough", num_images=8)
         np.testing.assert_array_equal(np.bincount(made.classes), 4 * [2])
+
+    @pytest.mark.once
+    def test_a_teacher_of_other_numbers_than_bytes_is_warned_of(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Canvas, "paint", lambda self, start, *_, **__: start)
+        of_bytes = make_teacher()
+        of_units = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *of_bytes.layers[2:]])  # without its scaling
+        how = {"num_images": 2, "rounds": 1}
+        with pytest.warns(
+            UserWarning, match="gets from pictures varies 50 times.*bytes, 0 to 255 may be what it does not"
+        ):
+            make(tmp_path / "bytes", teacher=of_units, **how)
+        with pytest.warns(UserWarning, match="`preprocess` may be what it does not take"):
+            make(tmp_path / "less", teacher=of_units, preprocess=lambda pictures: pictures / 128_000, **how)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".* gets from pictures")
+            make(tmp_path / "units", teacher=of_units, preprocess=lambda pictures: pictures / 128 - 1.0, **how)
+            make(tmp_path / "own", teacher=of_bytes, **how)
+
+    @pytest.mark.once
+    def test_a_call_that_painted_nothing_leaves_the_folder_to_the_next_one(self, tmp_path, monkeypatch):
+        def run_out(*args, **kwargs):
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Canvas, "paint", run_out)
+            with pytest.raises(MemoryError):
+                make(tmp_path, batch_size=4)
+        assert len(make(tmp_path, batch_size=2)) == 4
+        with pytest.raises(ValueError, match="pictures of another batch_size"):
+            make(tmp_path, batch_size=4)
+
+    @pytest.mark.once
+    def test_a_teacher_of_one_output_is_refused(self, tmp_path):
+        teacher = make_teacher()
+        one = keras.Model(teacher.input, keras.layers.Dense(1)(teacher.layers[-2].output))
+        with pytest.raises(ValueError, match="two classes or more"):
+            make(tmp_path / "one", teacher=one)
+        assert not (tmp_path / "one").exists()
 
     @pytest.mark.once
     def test_noise_is_part_of_the_plan(self, tmp_path, monkeypatch):
