@@ -69,6 +69,8 @@ def plan_entry(value):
         return value
     if isinstance(value, (numbers.Number, np.generic, np.ndarray)):
         return np.asarray(value).tolist()
+    if isinstance(value, keras.Model) and not value.weights:  # all that it is are its layers
+        return [type(value).__name__, plan_entry(value.layers)]
     if isinstance(value, keras.Model):
         return [list(value.input_shape), fingerprint(weight.numpy() for weight in value.weights)]
     if hasattr(value, "get_config"):  # names count layers up, and some draw their seed: no two have the same

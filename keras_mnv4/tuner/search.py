@@ -205,7 +205,7 @@ def gradient_search(
     directory = pathlib.Path(directory)
     shape = (data.train.size, data.train.size, 3)
     costs = CostModel(space, limits, shape, len(data.class_names))
-    costs.bring_within(space.largest)  # raises before any training where no network is within the limits
+    within = costs.bring_within(space.largest)  # raises before any training where no network is within the limits
     how = {"seed": seed, "augmentation": augmentation, "teacher": teacher, **kwargs}
     fit = {"loss": _loss_for(data, teacher, loss), "epochs": epochs, "learning_rate": learning_rate}
     what = {"strategy": strategy, "limits": limits or {}, "architecture_learning_rate": architecture_learning_rate}
@@ -214,20 +214,29 @@ def gradient_search(
         _check_plan(directory, space, data, **what, **how, **fit)
         if path.exists():
             return json.loads(path.read_text())
-        pictures, labels = data.train.arrays()
-        halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
-        batch = min(data.train.batch_size, min(map(len, halves)))
-        batches = search_batches(*((pictures[half], labels[half]) for half in halves), batch_size=batch, seed=seed)
+        halves = _halves(data.train, seed)
+        batch = min(data.train.batch_size, *(len(labels) for _, labels in halves))
+        batches = search_batches(*halves, batch_size=batch, seed=seed)
         how = {**_settings(strategy, epochs * len(batches), batch, costs, limits), **how}
         keras.utils.set_random_seed(seed)
         supernet = SuperNet(space, shape, len(data.class_names))
         searching = GRADIENT_STRATEGIES[strategy](supernet, **how)
         own = searching.default_optimizer(architecture_learning_rate or searching.default_rate(epochs * len(batches)))
         _fit(searching, batches, directory, architecture_optimizer=own, verbose=verbose, **fit)
-    found = costs.bring_within(searching.best_candidate())
+    try:
+        found = costs.bring_within(searching.best_candidate())
+    except ValueError:  # from there no single change leads further down
+        found = within
     write_json(path, found)
     shutil.rmtree(directory / BACKUP, ignore_errors=True)
     return found
+
+
+def _halves(pictures, seed):
+    """A set dealt out by chance: two pairs of arrays."""
+    everything = pictures.arrays()
+    parts = np.array_split(np.random.default_rng(seed).permutation(pictures.num_pictures), 2)
+    return [tuple(each[part] for each in everything) for part in parts]
 
 
 def _settings(strategy, steps, batch_size, costs, limits):
@@ -263,6 +272,7 @@ def _check_plan(directory, space, data, teacher, **how):
     plan = {
         "space": json.loads(space.to_json()),
         "size": data.train.size,
+        "batch_size": data.train.batch_size,
         "class_names": list(data.class_names),
         "pictures": [
             [each.num_pictures, fingerprint(each.arrays(FINGERPRINT_PICTURES))]

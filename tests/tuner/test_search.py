@@ -46,9 +46,12 @@ def test_a_search_in_one_call_goes_on_where_it_was(digits, tmp_path):
     assert all(each in again.results() for each in results)
     assert (tmp_path / "supernet.keras").stat().st_mtime == supernet
     others, teacher = dataclasses.replace(digits, train=digits.test), small_classifier()
+    train = data.PictureSet(*digits.train.arrays(), 32, 2 * digits.train.batch_size, shuffle=True)
+    in_other_batches = dataclasses.replace(digits, train=train)
     for space, pictures, changes, other in (
         (tuner.tiny_space(), digits, {}, "space"),
         (tuner.tiny_space((4, 8)), others, {}, "pictures"),
+        (tuner.tiny_space((4, 8)), in_other_batches, {}, "batch_size"),
         (tuner.tiny_space((4, 8)), digits, {"limits": {"macs": 6e5}}, "limits"),
         (tuner.tiny_space((4, 8)), digits, {"uniform_in": "macs"}, "uniform_in"),
         (tuner.tiny_space((4, 8)), digits, {"objective": "val_loss"}, "objective"),
@@ -167,6 +170,19 @@ def test_tunas_in_one_call(digits, tmp_path, rate, expected, monkeypatch):
     assert np.any(ops.convert_to_numpy(strategy.logits) != 0)  # behind the warm-up they are learnt
     schedule = strategy.optimizer.inner_optimizers[1]._learning_rate
     assert float(schedule(strategy.total_steps)) == pytest.approx(10 * expected)
+
+
+def test_a_network_that_cannot_be_brought_within_the_limits_gives_way(digits, tmp_path, monkeypatch):
+    stuck = {"stage_1/filters": 8, "stage_2/filters": 24, "block_3": "UIB"}
+    stuck |= {f"block_{number}/start": 0 for number in (1, 2, 3)} | {
+        f"block_{number}/middle": 3 for number in (1, 2, 3)
+    }
+    costs = tuner.CostModel(tuner.tiny_space(), {"macs": 9e4}, (32, 32, 3), 10)
+    with pytest.raises(ValueError, match="From here no network within"):
+        costs.bring_within(stuck)
+    monkeypatch.setattr(Strategy, "best_candidate", lambda strategy: stuck)
+    how = {"limits": {"macs": 9e4}, "epochs": 1, "verbose": 0}
+    assert costs.allows(tuner.gradient_search(tuner.tiny_space(), digits, tmp_path, **how))
 
 
 def test_limits_that_nothing_is_within_are_refused_before_training(digits, tmp_path, monkeypatch):
