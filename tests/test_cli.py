@@ -177,6 +177,15 @@ def test_a_search_checks_its_data_before_pictures_are_made(photo_folder, tmp_pat
 
 
 @pytest.mark.once
+def test_limits_of_a_search_are_checked_for_the_classes_there_are(tmp_path, capsys):
+    """The least network of 5 classes has fewer parameters than a classifier of 1,000 alone."""
+    teacher, limit = _save_teacher(tmp_path / "teacher.keras", classes=5), ("--limit", "parameters=1e5")
+    for how in ((), ("--teacher", teacher)):
+        assert mnv4("search", "--data", tmp_path / "missing", *how, *limit, "--out", tmp_path / "search") == 1
+        assert "missing" in capsys.readouterr().err
+
+
+@pytest.mark.once
 def test_pictures_of_a_search_are_made_from_a_teacher_only(tmp_path, capsys):
     assert mnv4("search", "--pictures", 20, "--batch-size", 20, "--steps", 120, "--out", tmp_path / "search") == 1
     assert "without it: `--pictures`, `--batch-size`" in capsys.readouterr().err
@@ -744,11 +753,12 @@ def test_pictures_are_made_from_a_file(tmp_path, capsys, size):
 def test_a_search_without_data(tmp_path, capsys, strategy):
     teacher, out = _save_teacher(tmp_path / "teacher.keras"), tmp_path / "search"
     made = ("--pictures", 20, "--rounds", 1, "--steps", 2, "--batch-size", 20)
-    how = ("--space", "tiny", "--strategy", strategy, "--limit", "macs=7e5", "--epochs", 1, "--train-epochs", 1)
+    how = ("--space", "tiny", "--strategy", strategy, "--limit", "macs=1e6", "--epochs", 1, "--train-epochs", 1)
+    how = (*how, "--size", 40)
     evolution = ("--population", 2, "--generations", 1)
     assert mnv4("search", "--teacher", teacher, *made, *how, *evolution, "--out", out) == 0
     assert "test top-1" in capsys.readouterr().out
-    assert (out / "network.json").exists()
+    assert applications.MobileNetV4(out / "network.json", classes=2).input_shape == (None, 40, 40, 3)
     assert keras.models.load_model(out / "model.keras").output_shape == (None, 2)
 
 

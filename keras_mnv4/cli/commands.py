@@ -209,13 +209,19 @@ def search(arguments):
     # Before pictures are made, for their checks: that there are such measures and bits, and networks within the limits.
     tuner.CostModel(dataclasses.replace(space, weight_bits=bits), limits, shape)
     cost_bits = max(bits, default=None) if is_two_stage else None
-    tuner.CostModel(space, limits, shape, bits=cost_bits).sample(np.random.default_rng(arguments.seed))
+
+    def check_limits(classes):
+        tuner.CostModel(space, limits, shape, classes, cost_bits).sample(np.random.default_rng(arguments.seed))
+
+    check_limits(classes=2)
     has_data = arguments.data is not None or arguments.teacher is None
     data = _load_data(arguments, arguments.size) if has_data else None
     searched = data
     if arguments.teacher is not None:
+        teacher = _load_model(arguments.teacher)
         if data is not None:
-            _check_classes(_load_model(arguments.teacher), arguments.teacher, data)
+            _check_classes(teacher, arguments.teacher, data)
+        check_limits(teacher.output_shape[-1])
         made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
         how["teacher"] = _teacher_of_size(arguments.teacher, made.size, shape)
@@ -234,7 +240,8 @@ def search(arguments):
         candidate = tuner.gradient_search(space, searched, arguments.out, arguments.strategy, **how)
         lines, facts = [], {}
     network = arguments.out / "network.json"
-    files.write_json(network, space.architecture_of(candidate).to_dict())
+    architecture = dataclasses.replace(space.architecture_of(candidate), default_size=arguments.size)
+    files.write_json(network, architecture.to_dict())
     profile = tuner.CostModel(space, {}, shape, len(data.class_names)).profile(candidate)
     lines.append(f"{network}: {profile.macs:,} MACs, {profile.parameters:,} parameters")
     facts.update(network=network, macs=profile.macs, parameters=profile.parameters)
