@@ -4,6 +4,7 @@ Its kinds are `Conv`, `MaxPool`, `Separable`, `FusedIB`, `UIB`, `MQA`, `Basic` a
 """
 
 import dataclasses
+import functools
 import numbers
 import re
 
@@ -120,7 +121,7 @@ class BlockSpec:
             if name in self.KERNELS and value % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, a kernel size. Received: {self}")
 
-    @property
+    @functools.cached_property
     def choices(self):
         """A dictionary from field to `Choice`."""
         fields = (field.name for field in dataclasses.fields(self))

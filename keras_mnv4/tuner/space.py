@@ -214,8 +214,9 @@ class SearchSpace:
             candidate: one of this space.
             default: bits of all blocks where the space has none to choose; None for an empty dictionary then.
         """
-        bits = {name: bits if self.weight_bits else default for name, _, bits in self._blocks(candidate)}
-        return {name: each for name, each in bits.items() if each is not None}
+        if not self.weight_bits and default is None:
+            return {}
+        return {name: bits if self.weight_bits else default for name, _, bits in self._blocks(candidate)}
 
     def policy_of(self, candidate):
         """The `keras_mnv4.qat.Policy` of a candidate: None if the space has no bits to choose."""
@@ -283,8 +284,13 @@ def _choose(path, row, candidate):
         row = next(each for each in row.values if label_of(each) == label)
     if row is None or not row.choices:
         return row
-    chosen = {field: candidate[name_of(path, field, choice)] for field, choice in row.choices.items()}
-    return dataclasses.replace(row, **chosen)
+    return _with(row, tuple(candidate[name_of(path, field, choice)] for field, choice in row.choices.items()))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _with(row, values):
+    """A row with values in place of its choices. Searches ask for the same few again and again."""
+    return dataclasses.replace(row, **dict(zip(row.choices, values, strict=True)))
 
 
 def _largest(values):
