@@ -95,8 +95,11 @@ class SyntheticSet:
 
         pictures, classes = self.arrays(size)
         labels = self.probabilities() if soft else classes
-        data = tf.data.Dataset.from_tensor_slices((pictures, labels)).shuffle(len(pictures), seed=seed)
-        return data.batch(batch_size).map(lambda batch, label: (tf.cast(batch, tf.float32), label))
+        pictures, labels = tf.constant(pictures), tf.constant(labels)
+        places = tf.data.Dataset.range(len(labels)).shuffle(len(labels), seed=seed)  # a buffer of numbers, not pictures
+        return places.batch(batch_size).map(
+            lambda chosen: (tf.cast(tf.gather(pictures, chosen), tf.float32), tf.gather(labels, chosen))
+        )
 
     def picture_data(self, size=None, batch_size=32, shares=(0.8, 0.1, 0.1), soft=False, seed=0):
         """The pictures as training, validation and test set, for all that takes a `keras_mnv4.data.PictureData`.
