@@ -10,6 +10,8 @@ from keras_mnv4.batches import batches_of
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.grid import Grid
 from keras_mnv4.qat.quantizers import FixedQuantizer
+from keras_mnv4.qat.stock.pictures import BYTES
+from keras_mnv4.qat.stock.pictures import is_picture
 
 METHODS = ("minmax", "mse")
 SHARES = np.linspace(1.0, 0.2, 33)  # of a range's larger end, that "mse" tries as the farthest end
@@ -65,18 +67,22 @@ def calibrate(model, data, batch_size=32, method=None):
 
 def _warn_of_scaled_pictures(model, data):
     """A range of bytes is taken for known, not measured: of pictures in [0, 1] all is rounded to black or nearly so."""
+    if isinstance(data, (tuple, list, dict)):  # of several inputs, of which some may be pictures
+        return
     takes_bytes = any(_is_of_bytes(layer) for layer in getattr(model, "layers", ()))
     if takes_bytes and np.max(np.abs(data)) <= 1 and np.any(data != np.rint(data)):
         warnings.warn(
             f"`data` has values from {np.min(data):.3g} to {np.max(data):.3g}, but model `{model.name}` scales its "
-            "inputs as bytes, 0 to 255: give it those, or build it without the `Rescaling`.",
+            "inputs as bytes, 0 to 255: give it those, or build it without the scaling.",
             stacklevel=3,
         )
 
 
 def _is_of_bytes(layer):
-    is_fixed = isinstance(layer, FakeQuantize) and isinstance(layer.quantizer, FixedQuantizer)
-    return is_fixed and isinstance(layer.input._keras_history.operation, keras.layers.Rescaling)
+    if not isinstance(layer, FakeQuantize) or not isinstance(layer.quantizer, FixedQuantizer):
+        return False
+    is_scaled = isinstance(layer.input._keras_history.operation, keras.layers.Rescaling)
+    return is_scaled or (layer.quantizer == BYTES and is_picture(layer.input))
 
 
 def _is_narrowed(quantizer, method):

@@ -27,11 +27,15 @@ from keras_mnv4.qat.stock.operations import RELUS
 from keras_mnv4.qat.stock.operations import stand_in
 from keras_mnv4.qat.stock.pictures import AUGMENTATIONS
 from keras_mnv4.qat.stock.pictures import BYTES
+from keras_mnv4.qat.stock.pictures import GRID_KEEPING
+from keras_mnv4.qat.stock.pictures import byte_inputs
+from keras_mnv4.qat.stock.pictures import input_layer_of
 from keras_mnv4.qat.stock.pictures import is_input_scale
 from keras_mnv4.qat.stock.pictures import is_picture
 from keras_mnv4.qat.stock.pictures import offset_on_a_byte
 from keras_mnv4.qat.stock.pictures import picture_readers
 from keras_mnv4.qat.stock.pictures import pixel_quantizer
+from keras_mnv4.qat.stock.pictures import scalings
 from keras_mnv4.qat.stock.up_sampling import INTERPOLATIONS
 from keras_mnv4.qat.stock.up_sampling import QuantizedUpSampling2D
 from keras_mnv4.qat.stock.wrapper import FUSED_ACTIVATIONS
@@ -40,25 +44,6 @@ from keras_mnv4.qat.stock.wrapper import wrappable_parts
 
 INPUT = "input"  # the path under which policies know the picture as it enters the network
 
-# Stock layers that hand on values which are on the integer grid already.
-GRID_KEEPING = (
-    *AUGMENTATIONS,
-    layers.Dropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.SpatialDropout2D,
-    layers.Flatten,
-    layers.Reshape,
-    layers.Permute,
-    layers.MaxPooling2D,
-    layers.GlobalMaxPooling2D,
-    layers.Cropping2D,
-    layers.ZeroPadding2D,
-    layers.UpSampling2D,
-    # Integer operators round their means to the grid of what they read. A range of its own would be forced on that.
-    layers.AveragePooling2D,
-)
 OF_TWO_TENSORS = (layers.Add, layers.Multiply)  # as integer operators; of more, the twin has one for every two
 # Those without kernels, and operations, whose results need rounding: a `FakeQuantize` is put behind each, unless the
 # layer behind it is computed together with it.
@@ -84,9 +69,9 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
     Policies know stock layers by their names, and what an activation other than relu gives out as
     `<layer>/<activation>`; the kernel next to the pictures also as `stem`, that next to the outputs as `predictions`, a
     depthwise one as `<layer>/depthwise`. A convolution, the normalisation behind it and its relu are rounded once,
-    behind the last of them, as the rule for that one says. Pictures enter as bytes: where the model scales them itself
-    and its zero is between two bytes, as with `Rescaling(1 / 127.5, -1)`, the twin's is the byte above, half a grey
-    level away.
+    behind the last of them, as the rule for that one says. Pictures enter as bytes where the model scales them itself,
+    by a layer or by operations such as `x / 127.5 - 1`, which become one `Rescaling` of the last one's name. Where its
+    zero is between two bytes, as with these numbers, the twin's is the byte above, half a grey level away.
 
     Args:
         model: a Functional `keras.Model`, or a built `keras.Sequential`, of layers of this package and of Keras:
@@ -148,9 +133,19 @@ class _Quantization:
         self.folded = {operation.name for operation in fused.values()}
         self.stock_names = stock_names(model)
         self.picture_readers = picture_readers(model)
-        scalings = (layers.Rescaling, layers.Normalization)
-        self.takes_bytes = any(isinstance(reader, scalings) for reader in self.picture_readers)
-        twin = keras.models.clone_model(model, clone_function=self.clone, call_function=self.call)
+        found = scalings(model) if self.rounds_pictures else []
+        self.scalings = {each.operations[-1].name: each for each in found}
+        self.scaled_later = {operation.name for each in found for operation in each.operations[:-1]}
+        inputs = keras.tree.map_structure(
+            lambda each: keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name), model.input
+        )
+        takes_bytes = byte_inputs(model)
+        self.byte_inputs = {
+            input_layer_of(ours)
+            for theirs, ours in zip(model.inputs, keras.tree.flatten(inputs), strict=True)
+            if input_layer_of(theirs) in takes_bytes
+        }
+        twin = keras.models.clone_model(model, input_tensors=inputs, clone_function=self.clone, call_function=self.call)
         _carry_weights(model, twin)
         for layer in twin._flatten_layers():
             if hasattr(layer, "update_weight_ranges"):
@@ -253,9 +248,21 @@ class _Quantization:
         if not isinstance(layer, layers.Rescaling):
             return False
         if is_picture(layer.input):
-            return self.rounds_pictures and (len(self.picture_readers) > 1 or not is_input_scale(layer))
+            return self.rounds_pictures and self.is_picture_operator(layer, layer)
         does_both = np.any(np.not_equal(layer.scale, 1)) and np.any(layer.offset)
         return does_both and len(layer.input.shape) == 4 and self.quantization(layer.name).outputs is not None
+
+    def is_picture_operator(self, reader, scaling):
+        """Whether the scale of a file's input cannot say what a scaling, which begins with `reader`, makes of it."""
+        is_alone = [reader] in self.picture_readers.values()
+        return not is_alone or not is_input_scale(scaling)
+
+    def rescaling(self, scaling):
+        """The layer in place of the operations of a `Scaling`: the same as in place of a `Rescaling`."""
+        name = scaling.operations[-1].name
+        if len(scaling.picture.output.shape) == 4 and self.is_picture_operator(scaling.operations[0], scaling):
+            return ColorRescaling(scaling.scale, scaling.offset, name=name)
+        return layers.Rescaling(scaling.scale, offset_on_a_byte(scaling), name=name)
 
     def is_wrapped(self, layer):
         """Whether a stock layer needs a `QuantizeWrapper`; for the others a `FakeQuantize` behind will do."""
@@ -304,6 +311,10 @@ class _Quantization:
     def call_layer(self, layer, *args, **kwargs):
         if isinstance(layer, AUGMENTATIONS):  # pictures are rounded behind it
             return layer(*args, **kwargs)
+        if layer.name in self.scaled_later:
+            return _tensor_in(args)
+        if layer.name in self.scalings:
+            layer, args = self.rescaling(self.scalings[layer.name]), (_tensor_in(args),)
         if isinstance(layer, ColorRescaling) and is_picture(args[0]) and self.rounds_pictures:
             return self.quantize_input(layer(self.quantize_input(args[0], BYTES)), pixel_quantizer(layer))
         if self.rounds_pictures and isinstance(layer, layers.Rescaling) and is_picture(args[0]):
@@ -359,10 +370,15 @@ class _Quantization:
         if id(tensor) not in self.input_quantizers:
             if not self.rounds_pictures:
                 return tensor
-            quantizer = quantizer or (BYTES if self.takes_bytes else self.quantization(INPUT).outputs)
+            is_bytes = input_layer_of(tensor) in self.byte_inputs
+            quantizer = quantizer or (BYTES if is_bytes else self.quantization(INPUT).outputs)
             name = f"{tensor._keras_history.operation.name}_quantizer"
             self.input_quantizers[id(tensor)] = FakeQuantize(quantizer, name=name)(tensor)
         return self.input_quantizers[id(tensor)]
+
+
+def _tensor_in(args):
+    return next(arg for arg in args if isinstance(arg, keras.KerasTensor))
 
 
 def _is_pool_of_one_pixel(layer, *inputs):

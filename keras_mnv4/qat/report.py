@@ -10,9 +10,9 @@ from rich.table import Table
 from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.quantizable import QuantizableLayer
-from keras_mnv4.qat.quantize import GRID_KEEPING
 from keras_mnv4.qat.quantize import INPUT
 from keras_mnv4.qat.stock.fusion import fusions
+from keras_mnv4.qat.stock.pictures import GRID_KEEPING
 
 FLOAT = "float"
 BY_POLICY = "left in float by the policy"

@@ -190,6 +190,17 @@ def test_scaled_pictures_for_a_model_that_scales_them_are_warned_of(scale):
     qat.calibrate(quantized, np.zeros((2, 32, 32, 3)))  # black ones are bytes
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "scale", [lambda x: x / 127.5 - 1, lambda x: layers.Rescaling(1 / 255)(layers.Identity()(x))], ids=["ops", "behind"]
+)
+def test_scaled_pictures_are_warned_of_however_the_model_scales_bytes(scale):
+    inputs = keras.Input((32, 32, 3))
+    quantized = qat.quantize_model(keras.Model(inputs, layers.Conv2D(4, 3)(scale(inputs))), calibration_data=pictures())
+    with pytest.raises(UserWarning, match=r"from 0 to 1, but model .* scales its inputs as bytes"):
+        qat.calibrate(quantized, pictures() / 255)
+
+
 def test_a_model_without_a_scaling_takes_scaled_pictures():
     inputs = keras.Input((32, 32, 3))
     qat.quantize_model(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)), calibration_data=pictures() / 255)

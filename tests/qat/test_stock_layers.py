@@ -310,6 +310,122 @@ def test_preprocessing_that_is_no_scale_of_the_input_is_operators(preprocess, op
     np.testing.assert_allclose(file.predict(pictures().astype("uint8")), expected, atol=0.05 * expected.std())
 
 
+def by_operations(x):
+    """`x / 127.5 - 1`."""
+    return keras.applications.mobilenet_v2.preprocess_input(x)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "input_range"),
+    [
+        (by_operations, (-128 / 127.5, 127 / 127.5)),
+        (lambda x: by_operations(layers.RandomFlip()(x)), (-128 / 127.5, 127 / 127.5)),
+        (lambda x: (x - 128) * 0.01, (-1.28, 1.27)),
+        (lambda x: (x / -85 + 3) * 2, (0, 255)),
+        (lambda x: layers.Add()([x / 255, x / 128 - 1]), (0, 255)),
+        (lambda x: layers.Rescaling(1 / 127.5, -1)(layers.Identity()(x)), (0, 255)),
+        (lambda x: layers.Rescaling(1 / 127.5, -1)(layers.ZeroPadding2D(1)(x)), (0, 255)),
+        (lambda x: by_operations(layers.Activation("linear")(layers.AveragePooling2D(2)(x))), (0, 255)),
+        (lambda x: layers.Normalization(mean=120, variance=3000)(layers.GaussianNoise(1.0)(x)), (0, 255)),
+    ],
+    ids=[
+        "operations",
+        "augmented",
+        "a mean first",
+        "a negative",
+        "twice",
+        "behind nothing",
+        "behind zeros",
+        "operations behind means",
+        "a normalisation behind noise",
+    ],
+)
+def test_pictures_that_are_scaled_are_bytes_however_dark_those_of_calibration_are(preprocess, input_range, tmp_path):
+    dark = np.floor(pictures() / 4)
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Dense(3, name="predictions")(layers.Flatten()(layers.Conv2D(4, 3)(preprocess(inputs))))
+    model = keras.Model(inputs, outputs)
+    quantized = qat.quantize_model(model, calibration_data=dark)
+    first = next(layer for layer in quantized.layers if isinstance(layer, qat.FakeQuantize))
+    np.testing.assert_allclose(first.range, input_range, rtol=1e-6)
+    expected = model.predict(dark, verbose=0)
+    np.testing.assert_allclose(quantized.predict(dark, verbose=0), expected, atol=0.1 * expected.std())
+    if keras.backend.backend() != "tensorflow":
+        return
+    export.to_litert(quantized, tmp_path / "m.tflite", "cpu", samples=dark)
+    file = export.LiteRTModel(tmp_path / "m.tflite")
+    found = file.predict(dark.astype("uint8"))
+    np.testing.assert_allclose(found, expected, atol=4 * file.outputs[0]["quantization"][0])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x * 2 - 1,
+        lambda x: (x - 0.5) / 0.5,
+        lambda x: layers.Rescaling(1 / 6, 0.5)(layers.MaxPooling2D(1)(x)),
+        lambda x: layers.Rescaling(1 / 255)(layers.ReLU()(x)),
+    ],
+)
+def test_scalings_that_are_not_of_bytes_leave_the_range_of_inputs_to_calibration(scale):
+    inputs = keras.Input((8, 8, 3), name="scaled")
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(scale(inputs)))
+    quantized = qat.quantize_model(model, calibration_data=pictures() / 255)
+    np.testing.assert_allclose(quantized.get_layer("scaled_quantizer").range, (0, 1), atol=1e-6)
+
+
+@pytest.mark.once
+def test_operations_that_scale_a_picture_are_one_only_where_nothing_else_reads_between():
+    inputs = keras.Input((8, 8, 3), name="picture")
+    whole = inputs / 255
+    shifted = layers.Conv2D(4, 3)(whole - 0.5)
+    model = keras.Model(inputs, layers.Concatenate()([layers.Conv2D(4, 3)(whole), shifted]))
+    quantized = qat.quantize_model(model, calibration_data=pictures())
+    (absorbed, *_) = (layer for layer in quantized.layers if isinstance(layer, layers.Rescaling))
+    assert (absorbed.scale, absorbed.offset) == (1 / 255, 0.0)
+    np.testing.assert_allclose(quantized(pictures()), model(pictures()), atol=0.1)
+
+
+@pytest.mark.once
+def test_a_scaling_that_another_model_calls_too_is_still_the_scale_of_the_input():
+    scaling, convolution = layers.Rescaling(1 / 255, name="scaling"), layers.Conv2D(4, 3)
+    models = []
+    for _ in range(2):
+        inputs = keras.Input((8, 8, 3))
+        models.append(keras.Model(inputs, convolution(scaling(inputs))))
+    for model in models:
+        quantized = qat.quantize_model(model, calibration_data=pictures())
+        assert type(quantized.get_layer("scaling")) is layers.Rescaling
+        np.testing.assert_allclose(quantized(pictures()), model(pictures()), atol=0.02)
+
+
+@pytest.mark.once
+def test_a_picture_and_a_vector_are_rounded_each_as_it_is():
+    picture, vector = keras.Input((8, 8, 3), name="picture"), keras.Input((5,), name="vector")
+    seen = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(picture)))
+    model = keras.Model([picture, vector], layers.Dense(2)(layers.Concatenate()([seen, vector])))
+    facts = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+    quantized = qat.quantize_model(model)
+    qat.calibrate(quantized, Batch((pictures(), facts)))
+    np.testing.assert_allclose(quantized.get_layer("vector_quantizer").range, (facts.min(), facts.max()), rtol=1e-5)
+    np.testing.assert_allclose(quantized([pictures(), facts]), model([pictures(), facts]), atol=0.1)
+
+
+class Batch(keras.utils.PyDataset):
+    """One batch, of several inputs."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        self.inputs = inputs
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.inputs, np.zeros(8)
+
+
 def test_a_normalisation_left_in_float_keeps_what_it_was_adapted_to():
     inputs = keras.Input((8, 8, 3))
     layer = layers.Normalization(name="plain")

@@ -51,9 +51,25 @@ def stand_in(operation, *args):
         return layers.ReLU(MAX_VALUES[kind], name=operation.name), args[0]
     if kind in OF_TWO_TENSORS and len(tensors) == 2 and len(tensors[0].shape) == len(tensors[1].shape):
         return OF_TWO_TENSORS[kind](name=operation.name), tensors
-    if kind in WITH_A_NUMBER and len(args) == 2 and len(tensors) == 1:
-        first, second = args if isinstance(args[0], keras.KerasTensor) or kind not in (ADD, MULTIPLY) else args[::-1]
-        if isinstance(second, (int, float)):
-            scale, offset = WITH_A_NUMBER[kind](second)
-            return layers.Rescaling(scale, offset, name=operation.name), first
-    return None
+    affine = scale_and_offset(operation, *args)
+    return affine and (layers.Rescaling(*affine, name=operation.name), *tensors)
+
+
+def scale_and_offset(operation, *args):
+    """The numbers that an operation of a tensor and a number multiplies with and adds; None of any other.
+
+    Args:
+        operation: an operation of a Functional model.
+        *args: what it is called with.
+
+    Example:
+
+    >>> scale_and_offset((x / 4)._keras_history.operation, x, 4)
+    (0.25, 0.0)
+    """
+    kind = type(operation)
+    if kind not in WITH_A_NUMBER or len(args) != 2:
+        return None
+    first, second = args if isinstance(args[0], keras.KerasTensor) or kind not in (ADD, MULTIPLY) else args[::-1]
+    is_affine = isinstance(first, keras.KerasTensor) and isinstance(second, (int, float))
+    return WITH_A_NUMBER[kind](second) if is_affine else None
