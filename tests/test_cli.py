@@ -95,6 +95,17 @@ def test_files_have_names_where_none_is_given(target, name, tmp_path, capsys, mo
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize(("is_scaled", "labels"), [(True, ["a", "b", "c"]), (False, [])])
+def test_a_float_file_carries_labels_where_pictures_are_bytes(is_scaled, labels, tmp_path):
+    arguments = {"classes": 3, "input_shape": (32, 32, 3), "include_preprocessing": is_scaled}
+    applications.MobileNetV4ConvSmall(weights=None, **arguments).save(tmp_path / "model.keras")
+    (tmp_path / "model.labels.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "model.tflite"
+    assert mnv4("export", tmp_path / "model.keras", "--target", "float", "--out", out) == 0
+    assert metadata.read_class_names(out.read_bytes()) == labels
+
+
+@pytest.mark.tensorflow
 def test_what_stays_in_float_is_said(tmp_path, capsys):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="plain")(keras.layers.Rescaling(1 / 255)(inputs))

@@ -116,7 +116,7 @@ def export(arguments):
             out,
             arguments.target,
             samples=samples,
-            class_names=_class_names_for(arguments.target, arguments.model),
+            class_names=_class_names_for(arguments.target, arguments.model, model),
             overwrite=arguments.overwrite,
         )
     named = report.agreements
@@ -478,9 +478,13 @@ def _report_and_save(model, data, arguments):
     return Outcome(f"{arguments.out}: test top-1 {top1:.2%} of {pictures}", facts)
 
 
-def _class_names_for(target, model_path):
-    """The class names that a file of `target` carries."""
+def _class_names_for(target, model_path, model):
+    """The class names that a file of `target` carries: a float one none if its pictures are no bytes."""
+    from keras_mnv4.export.litert import takes_bytes
+
     names = _labels_of(model_path)
+    if names is not None and target == "float" and not takes_bytes(model):
+        return None
     if names is None and target == "app":
         path = _labels_path(model_path)
         raise ValueError(f"The target `app` needs class names, one a line, in {path}. `mnv4 train` writes them.")

@@ -34,7 +34,9 @@ from keras_mnv4.export.zero_factors import without_zero_factors
 from keras_mnv4.files import atomic_file
 from keras_mnv4.files import check_writable
 from keras_mnv4.qat.fake_quantize import is_quantized
+from keras_mnv4.qat.quantize import as_functional
 from keras_mnv4.qat.stock.pictures import AUGMENTATIONS
+from keras_mnv4.qat.stock.pictures import byte_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +190,24 @@ def _normalization(model, target):
     scaling = _preprocessing(model)
     if target.is_integer and scaling is not None:
         return -scaling.offset / scaling.scale, 1 / scaling.scale
-    if not any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in model.layers):
+    if not takes_bytes(model):
         raise ValueError(
             "A file with labels takes bytes, so the model must scale them itself: build it with "
             "`include_preprocessing=True`, or with a `keras.layers.Rescaling` behind the input."
         )
     return 0.0, 1.0  # the file does it
+
+
+def takes_bytes(model):
+    """Whether pictures for `model`, fake-quantised or in float, are bytes, 0 to 255, which it scales itself.
+
+    Args:
+        model: a Functional model, or a built Sequential.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    return bool(byte_inputs(as_functional(model)))
 
 
 def _convert(model, target):

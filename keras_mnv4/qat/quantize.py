@@ -101,10 +101,7 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
     >>> quantized = quantize_model(MobileNetV4ConvSmall(weights=None, classes=10, input_shape=(64, 64, 3)))
     >>> quantized.compile("adam", "sparse_categorical_crossentropy")
     """
-    if isinstance(model, keras.Sequential) and model.built:
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations") or isinstance(model, keras.Sequential):
-        raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
+    model = as_functional(model)
     if is_quantized(model):
         raise ValueError(f"`model` is quantised already: give the float model that `{model.name}` was made of.")
     if isinstance(model.input, list) and len(model.input) == 1:  # of `keras.applications` with an `input_tensor`
@@ -113,6 +110,19 @@ def quantize_model(model, policy="w8a8", calibration_data=None):
     if calibration_data is not None:
         calibrate(twin, calibration_data)
     return twin
+
+
+def as_functional(model):
+    """`model`, or the Functional model that a built Sequential is.
+
+    Raises:
+        ValueError: if `model` is neither.
+    """
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations") or isinstance(model, keras.Sequential):
+        raise ValueError(f"`model` must be a Functional `keras.Model`, or a built Sequential. Received: {model!r}")
+    return model
 
 
 class _Quantization:

@@ -242,6 +242,53 @@ def test_wrong_arguments_are_named(make, arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def colours(scale, middle=lambda x: x):
+    """A classifier of three classes that scales pictures by a function, with another function behind."""
+    inputs = keras.Input((8, 8, 3))
+    x = middle(keras.layers.Conv2D(4, 3)(scale(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(3, name="predictions")(keras.layers.Flatten()(x)))
+
+
+def hard_sigmoid(x):
+    return keras.layers.ReLU(6.0)(keras.layers.Rescaling(1.0, 3.0)(x)) / 6.0
+
+
+@pytest.mark.parametrize("target", ["app", "float"])
+def test_a_scaling_in_the_middle_is_none_of_bytes(target, tmp_path):
+    model = colours(keras.layers.Identity(), hard_sigmoid)
+    model = qat.quantize_model(model, calibration_data=np.ones((2, 8, 8, 3))) if target == "app" else model
+    with pytest.raises(ValueError, match="A file with labels takes bytes, so the model must scale them itself"):
+        export.to_litert(model, tmp_path / "m.tflite", target, class_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("target", ["app", "float"])
+@pytest.mark.parametrize(
+    ("scale", "mean_and_deviation"),
+    [
+        (keras.applications.mobilenet_v2.preprocess_input, (128, 127.5)),
+        (lambda x: keras.layers.Rescaling(1 / 255)(keras.layers.Identity()(x)), (0, 1)),
+    ],
+    ids=["operations", "behind a layer"],
+)
+def test_labelled_files_of_models_that_scale_bytes_in_other_ways(
+    scale, mean_and_deviation, target, photos, tmp_path, monkeypatch
+):
+    written, add = [], metadata.add_classifier_metadata
+    monkeypatch.setattr(metadata, "add_classifier_metadata", lambda *all: (written.append(all[3:]), add(*all))[1])
+    photos = photos[:, :8, :8]
+    model = colours(scale)
+    model = qat.quantize_model(model, calibration_data=photos) if target == "app" else model
+    export.to_litert(model, tmp_path / "m.tflite", target, samples=photos, class_names=["a", "b", "c"])
+    assert written == [pytest.approx(mean_and_deviation if target == "app" else (0, 1))]
+
+
+def test_a_sequential_float_model_has_labels(photos, tmp_path):
+    stack = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *stack])
+    export.to_litert(model, tmp_path / "m.tflite", "float", samples=photos[:, :8, :8], class_names=["a", "b", "c"])
+    assert metadata.read_class_names((tmp_path / "m.tflite").read_bytes()) == ["a", "b", "c"]
+
+
 def bare_behind(checkpoint):
     """A tiny network behind the preprocessing of a published checkpoint."""
     preprocessing = next(each.preprocessing for each in CHECKPOINTS if each.tag == checkpoint)

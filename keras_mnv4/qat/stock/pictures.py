@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
+from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.quantizers import FixedQuantizer
 from keras_mnv4.qat.stock.fusion import readers_of
 from keras_mnv4.qat.stock.operations import scale_and_offset
@@ -100,13 +101,15 @@ def byte_inputs(model):
     """The `InputLayer`s of a Functional model whose pictures are bytes, 0 to 255, for it scales them as such.
 
     A `Rescaling` or `Normalization` that reads them says so; behind layers that keep bytes what they are, and of
-    operations, a scaling must plainly be one of bytes: others may come later than pictures do.
+    operations, a scaling must plainly be one of bytes: others may come later than pictures do. Of a fake-quantised
+    model, the quantiser of bytes says so that such a scaling was given.
     """
     readers = readers_of(model)
     return {
         picture
         for picture, others in picture_readers(model).items()
         if any(isinstance(reader, (layers.Rescaling, layers.Normalization)) for reader in others)
+        or any(isinstance(reader, FakeQuantize) and reader.quantizer == BYTES for reader in others)
         or any(_scales_bytes(picture, reader, readers) for reader in _behind(picture, readers, _keeps_bytes))
     }
 
