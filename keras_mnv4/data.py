@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from rich.progress import track
 
+from keras_mnv4.batches import NUMBERS
+
 # Pillow reads some of these with a plug-in only; without it they are listed as not readable, not passed over.
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png")
 SUFFIXES += (".tif", ".tiff", ".webp")
@@ -35,15 +37,16 @@ class PictureSet(keras.utils.PyDataset):
 
     Args:
         pictures: uint8 array `(count, size, size, 3)`, or a list of image files.
-        labels: class index of each; or an array of probabilities, `(count, classes)`.
+        labels: class index of each, `(count,)` or a column, `(count, 1)`; or an array of probabilities,
+            `(count, classes)`.
         size: height and width in pixels that files are scaled and cropped to.
         batch_size: pictures a batch.
         shuffle: whether each epoch has another order.
         seed: seed of those orders.
 
     Raises:
-        ValueError: if there are not as many labels as pictures, a class index is not whole, or `pictures` is neither
-            an array of that shape nor a list of files.
+        ValueError: if there are not as many labels as pictures, `labels` has another shape, a class index is not whole
+            or below 0, or `pictures` is neither an array of that shape nor a list of files.
 
     Example:
 
@@ -55,16 +58,8 @@ class PictureSet(keras.utils.PyDataset):
     def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
         super().__init__(workers=2, max_queue_size=8)
         _check_pictures(pictures, size)
-        labels = np.asarray(labels)
-        if labels.shape[:1] != (len(pictures),):
-            raise ValueError(f"`labels` must be {len(pictures)}, one a picture. Received: shape {labels.shape}")
-        if labels.ndim == 1 and labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
-            raise ValueError(
-                "`labels` must be whole numbers, the index of each picture's class, or probabilities of the shape "
-                f"(count, classes). Received: {labels[labels != np.round(labels)][0]}"
-            )
         self.pictures = pictures
-        self.labels = np.asarray(labels, "int32" if labels.ndim == 1 else "float32")
+        self.labels = _checked_labels(labels, len(pictures))
         self.size = size
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -108,6 +103,29 @@ class PictureSet(keras.utils.PyDataset):
         if isinstance(self.pictures, np.ndarray):
             return self.pictures[chosen]
         return np.stack([read_picture(self.pictures[index], self.size) for index in chosen])
+
+
+def _checked_labels(labels, count):
+    """Class indices as int32, `(count,)`, or probabilities as float32, `(count, classes)`."""
+    labels = np.asarray(labels)
+    if labels.shape[:1] != (count,):
+        raise ValueError(f"`labels` must be {count}, one a picture. Received: shape {labels.shape}")
+    if labels.ndim > 2:
+        raise ValueError(
+            "`labels` must be the index of each picture's class, or probabilities of the shape (count, classes). "
+            f"Received: shape {labels.shape}"
+        )
+    if labels.shape[1:] not in ((), (1,)):
+        return np.asarray(labels, "float32")
+    labels = labels.reshape(-1)  # of a column, as `keras.datasets` has them
+    labels = labels if labels.dtype.kind in NUMBERS else labels.astype("float64")  # such as objects of pandas
+    wrong = labels[(labels != np.round(labels)) | (labels < 0)]
+    if len(wrong):
+        raise ValueError(
+            "`labels` must be whole numbers from 0 on, the index of each picture's class, or probabilities of the "
+            f"shape (count, classes). Received: {wrong[0]}"
+        )
+    return np.asarray(labels, "int32")
 
 
 def _check_pictures(pictures, size):

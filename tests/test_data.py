@@ -186,7 +186,11 @@ FEW = np.zeros((4, 8, 8, 3), "uint8")
     [
         (FEW, [0, 1, 0], r"`labels` must be 4, one a picture. Received: shape \(3,\)"),
         (["a.png", "b.png"], 1, r"`labels` must be 2, one a picture. Received: shape \(\)"),
-        (FEW, [0, 1, 0.5, 1], "`labels` must be whole numbers, .* Received: 0.5"),
+        (FEW, [0, 1, 0.5, 1], "`labels` must be whole numbers from 0 on, .* Received: 0.5"),
+        (FEW, [[0], [1], [0.5], [1]], "`labels` must be whole numbers from 0 on, .* Received: 0.5"),
+        (FEW, [0, 1, -1, 1], "`labels` must be whole numbers from 0 on, .* Received: -1"),
+        (FEW, [0, 1, np.nan, 1], "`labels` must be whole numbers from 0 on, .* Received: nan"),
+        (FEW, np.zeros((4, 2, 3)), r"`labels` must be the index .* Received: shape \(4, 2, 3\)"),
         (FEW[:, :4], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 4, 8, 3\)"),
         (FEW[..., 0], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 8, 8\)"),
         (list(FEW), [0, 1, 0, 1], "`pictures` must be .* Received: a list of ndarray; `np.stack`"),
@@ -200,6 +204,14 @@ def test_pictures_and_labels_that_are_no_set_are_refused(pictures, labels, messa
 def test_labels_may_be_whole_floats_or_probabilities():
     assert data.PictureSet(FEW, np.array([0.0, 1.0, 2.0, 1.0]), 8).labels.tolist() == [0, 1, 2, 1]
     assert data.PictureSet(FEW, np.full((4, 3), 1 / 3), 8)[0][1].shape == (4, 3)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "object"])
+def test_a_column_of_labels_is_class_indices(dtype):
+    """As `keras.datasets.cifar10.load_data` gives them."""
+    labels = data.PictureSet(FEW, np.array([[0], [1], [2], [1]], dtype), 8).labels
+    assert (labels.tolist(), labels.dtype) == ([0, 1, 2, 1], np.int32)
 
 
 def test_folders_that_hold_no_two_classes_are_errors(tmp_path):
