@@ -36,7 +36,8 @@ class PictureSet(keras.utils.PyDataset):
     Labels may be probabilities instead: float32, `(batch, classes)`.
 
     Args:
-        pictures: uint8 array `(count, size, size, 3)`, or a list of image files.
+        pictures: array of bytes, `(count, size, size, 3)`, or a list of image files. Of another type than uint8, it is
+            rounded to that.
         labels: class index of each, `(count,)` or a column, `(count, 1)`; or an array of probabilities,
             `(count, classes)`.
         size: height and width in pixels that files are scaled and cropped to.
@@ -46,7 +47,8 @@ class PictureSet(keras.utils.PyDataset):
 
     Raises:
         ValueError: if there are not as many labels as pictures, `labels` has another shape, a class index is not whole
-            or below 0, or `pictures` is neither an array of that shape nor a list of files.
+            or below 0, or `pictures` is neither an array of that shape, of bytes and not of fractions up to 1, nor a
+            list of files.
 
     Example:
 
@@ -58,7 +60,7 @@ class PictureSet(keras.utils.PyDataset):
     def __init__(self, pictures, labels, size, batch_size=32, shuffle=False, seed=0):
         super().__init__(workers=2, max_queue_size=8)
         _check_pictures(pictures, size)
-        self.pictures = pictures
+        self.pictures = _as_bytes(pictures) if isinstance(pictures, np.ndarray) else pictures
         self.labels = _checked_labels(labels, len(pictures))
         self.size = size
         self.batch_size = batch_size
@@ -142,6 +144,20 @@ def _check_pictures(pictures, size):
         f"`pictures` must be an array (count, {size}, {size}, 3), as `size` says, or a list of image files. Received: "
         f"{received}"
     )
+
+
+def _as_bytes(pictures):
+    """An array of bytes of any type as uint8."""
+    if pictures.dtype == "uint8" or not pictures.size:
+        return pictures.astype("uint8", copy=False)
+    low, high = pictures.min(), pictures.max()
+    is_fraction = pictures.dtype.kind == "f" and 0 < high <= 1
+    if not (low >= 0 and high <= 255) or is_fraction:  # nor where one is no number
+        way_out = '. Multiply them by 255 and use `astype("uint8")`' if low >= 0 and is_fraction else ""
+        raise ValueError(
+            f"`pictures` must be bytes, 0 to 255. Received: {pictures.dtype} from {low:.3g} to {high:.3g}{way_out}"
+        )
+    return np.rint(pictures).astype("uint8")
 
 
 @dataclasses.dataclass(frozen=True)

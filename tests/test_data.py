@@ -193,6 +193,10 @@ FEW = np.zeros((4, 8, 8, 3), "uint8")
         (FEW, np.zeros((4, 2, 3)), r"`labels` must be the index .* Received: shape \(4, 2, 3\)"),
         (FEW[:, :4], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 4, 8, 3\)"),
         (FEW[..., 0], [0, 1, 0, 1], r"`pictures` must be .* Received: an array of shape \(4, 8, 8\)"),
+        (FEW - 1.0, [0, 1, 0, 1], "`pictures` must be bytes, 0 to 255. Received: float64 from -1 to -1$"),
+        (FEW + np.float32(0.5), [0, 1, 0, 1], "float32 from 0.5 to 0.5. Multiply them by 255 and use `astype"),
+        (FEW + np.int16(256), [0, 1, 0, 1], "`pictures` must be bytes, 0 to 255. Received: int16 from 256 to 256$"),
+        (FEW + np.nan, [0, 1, 0, 1], "`pictures` must be bytes, 0 to 255. Received: float64 from nan to nan$"),
         (list(FEW), [0, 1, 0, 1], "`pictures` must be .* Received: a list of ndarray; `np.stack`"),
     ],
 )
@@ -204,6 +208,22 @@ def test_pictures_and_labels_that_are_no_set_are_refused(pictures, labels, messa
 def test_labels_may_be_whole_floats_or_probabilities():
     assert data.PictureSet(FEW, np.array([0.0, 1.0, 2.0, 1.0]), 8).labels.tolist() == [0, 1, 2, 1]
     assert data.PictureSet(FEW, np.full((4, 3), 1 / 3), 8)[0][1].shape == (4, 3)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("dtype", ["int32", "float16", "float64"])
+def test_bytes_of_other_types_are_rounded(dtype):
+    pictures = np.broadcast_to(np.array([0, 254.6, 255]), FEW.shape).astype(dtype)
+    made = data.PictureSet(pictures, [0, 1, 0, 1], 8)
+    shown, _ = made.arrays()
+    assert shown.dtype == np.uint8
+    assert shown[0, 0, 0].tolist() == [0, 254 if dtype == "int32" else 255, 255]
+    np.testing.assert_array_equal(made[0][0], shown.astype("float32"))
+
+
+@pytest.mark.once
+def test_black_pictures_are_bytes():
+    assert data.PictureSet(FEW.astype("float32"), [0, 1, 0, 1], 8).arrays()[0].max() == 0
 
 
 @pytest.mark.once
