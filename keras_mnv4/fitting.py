@@ -34,14 +34,15 @@ def fit_classifier(
         backup_dir: folder for a backup after every epoch, from which the same call goes on if training is stopped.
             None for no backup.
         loss: as for `keras.Model.compile`; None for the cross-entropy with the labels, whole numbers or probabilities,
-            of what the model gives, probabilities or, where its last layer says so, logits.
+            of what the model gives, probabilities or logits, as its last layer says, poolings and the like aside.
         start: what training begins with, such as a model, where a backup that began with another is to be refused.
 
     Returns:
         The `keras.callbacks.History`.
 
     Raises:
-        ValueError: if the folder has backups of another training.
+        ValueError: if the folder has backups of another training, or if `loss` is None and it is not clear from the
+            last layer what the model gives.
 
     Example:
 

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_mnv4.classifiers.outputs import gives_logits
+from keras_mnv4.classifiers.outputs import trains_on_logits
 from keras_mnv4.data import PictureSet
 from keras_mnv4.distillation.augmentation import D1
 from keras_mnv4.distillation.augmentation import D2
@@ -74,7 +74,8 @@ class SGDRecipe:
             The `keras.callbacks.History`.
 
         Raises:
-            ValueError: if a kernel has a regulariser of its own.
+            ValueError: if a kernel has a regulariser of its own, or if it is not clear from the last layer what the
+                model gives.
         """
         decay_kernels(model, self.l2)
         schedule = self.schedule(data.train.batch_size, len(data.train))
@@ -226,12 +227,13 @@ class AdamWRecipe:
             The `keras.callbacks.History`.
 
         Raises:
-            ValueError: if a kernel has a regulariser of its own, and the recipe has an `l2`.
+            ValueError: if a kernel has a regulariser of its own, and the recipe has an `l2`; or if it is not clear from
+                the last layer what the model gives.
         """
         if self.l2:
             decay_kernels(model, self.l2)
         optimizer = self.optimizer(model, data.train.batch_size, len(data.train))
-        loss = SmoothedCrossEntropy(self.label_smoothing, gives_logits(model))
+        loss = SmoothedCrossEntropy(self.label_smoothing, trains_on_logits(model))
         return fit_classifier(model, data, optimizer, self.epochs, augmentation, verbose, backup_dir, loss)
 
 

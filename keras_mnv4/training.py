@@ -50,6 +50,9 @@ def train(model, data, epochs, learning_rate=2e-3, flip=True, verbose="auto", ba
     Returns:
         The `keras.callbacks.History`.
 
+    Raises:
+        ValueError: if it is not clear from the last layer what the model gives.
+
     Example:
 
     >>> train(model, data, epochs=15)
@@ -78,6 +81,9 @@ def fine_tune(model, data, epochs, learning_rate=1e-4, flip=True, verbose="auto"
 
     Returns:
         The `keras.callbacks.History` of the last training.
+
+    Raises:
+        ValueError: if it is not clear from the last layer what the model gives.
 
     Example:
 

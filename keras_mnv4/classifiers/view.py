@@ -128,6 +128,8 @@ def _before_softmax(model):
     operation = last_operation(model)
     if isinstance(operation, Classifier):
         return operation.input, lambda maps: ops.reshape(operation.compute_part("conv", maps), (-1, operation.classes))
-    if isinstance(operation, (keras.layers.Softmax, keras.layers.Activation)):
+    if isinstance(operation, keras.layers.Softmax) or (
+        isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.softmax
+    ):
         return operation.input, lambda logits: logits
     return None, None
