@@ -36,6 +36,7 @@ from keras_mnv4.qat.grid import Grid
 OPSET = 18
 INTEGER_OPSET = 17  # the last in which tf2onnx makes a mean over all pixels the operator that has an integer form
 FAKE_QUANT_OPS = ("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")
+DTYPES = {"float": "float32", "double": "float64"}  # by what ONNX Runtime calls them; others are as in NumPy
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -96,15 +97,16 @@ def run_onnx(path, inputs, batch_size=32):
 
     Args:
         path: the file.
-        inputs: array `(count, ...)`.
+        inputs: array `(count, ...)`, of any type: the file's own is made of it.
         batch_size: inputs a run.
 
     Returns:
         Array `(count, ...)` of its output; of a file with several, a list of such arrays, in the file's order.
     """
     session = _session(str(path))
-    name = session.get_inputs()[0].name
-    inputs = np.asarray(inputs, "float32")
+    source = session.get_inputs()[0]
+    name, kind = source.name, source.type.removeprefix("tensor(").removesuffix(")")
+    inputs = np.asarray(inputs, DTYPES.get(kind, kind))
     batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
     runs = [session.run(None, {name: batch}) for batch in batches]
     return only_or_all([np.concatenate(each) for each in zip(*runs, strict=True)])

@@ -68,6 +68,17 @@ def test_hybrids_in_float_files(architecture, size, real_photos, tmp_path):
         assert np.abs(outputs - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16"])
+def test_inputs_of_other_types(dtype, real_photos, tmp_path):
+    photos = real_photos(4, 8)
+    image = keras.Input((8, 8, 3), dtype=dtype)
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(scaled)))
+    assert export.to_onnx(model, tmp_path / "m.onnx", samples=photos).agreement.within_one_step == 1.0
+    outputs = export.run_onnx(tmp_path / "m.onnx", photos.astype("float32"))
+    np.testing.assert_allclose(outputs, model.predict(photos, verbose=0), rtol=1e-4, atol=1e-5)
+
+
 def test_wrong_outputs_leave_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "run_onnx", lambda path, inputs: np.ones((len(inputs), 3)))
     with pytest.raises(export.ExportError, match="differ by up to"):
