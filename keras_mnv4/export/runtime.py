@@ -15,7 +15,7 @@ class LiteRTModel:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a TFLite file.
+        ValueError: if it is not a TFLite file, or was cut off.
 
     Example:
 
@@ -115,10 +115,17 @@ def make_interpreter(source, num_threads):
     Args:
         source: path of the file, or its bytes.
         num_threads: threads to use.
+
+    Raises:
+        ValueError: if it is not a TFLite file, or was cut off.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
-    interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    except ValueError as error:
+        name = "the bytes" if content is source else repr(str(source))
+        raise ValueError(f"Not a TFLite file, or one that was cut off: {name}. {error}") from error
     interpreter.allocate_tensors()
     return interpreter

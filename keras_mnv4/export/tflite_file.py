@@ -3,8 +3,12 @@
 import dataclasses
 import functools
 import pathlib
+import struct
 
 import numpy as np
+
+# What reading raises where offsets point behind the end, or to something else.
+DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +79,26 @@ def read_tflite(source):
         A `TFLiteFile`.
 
     Raises:
-        ValueError: if it is not a TFLite file, or has not exactly one graph.
+        ValueError: if it is not a TFLite file, was cut off, or has not exactly one graph.
     """
+    content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+    name = "the bytes" if content is source else repr(str(source))
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"Not a TFLite file: {name}.")
+    try:
+        model = _unpack(content)
+        graphs = [_graph(model, graph) for graph in model.subgraphs]
+    except DAMAGES as error:
+        raise ValueError(f"Not a TFLite file, or one that was cut off: {name}. {error}") from error
+    if len(graphs) != 1:
+        raise ValueError(f"Only files of one graph can be read. Received one of {len(graphs)}.")
+    return graphs[0]
+
+
+def _graph(model, graph):
+    """The `TFLiteFile` of one of a file's graphs."""
     from ai_edge_litert import schema_py_generated as schema
 
-    content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ValueError(f"Not a TFLite file: {'the bytes' if content is source else repr(str(source))}.")
-    model = _unpack(content)
-    if len(model.subgraphs) != 1:
-        raise ValueError(f"Only files of one graph can be read. Received one of {len(model.subgraphs)}.")
-    graph = model.subgraphs[0]
     tensors = [_tensor(index, tensor, model.buffers) for index, tensor in enumerate(graph.tensors)]
 
     def pick(indices):
