@@ -11,6 +11,7 @@ from keras_mnv4.qat.fake_quantize import FakeQuantize
 from keras_mnv4.qat.policies import LayerQuantization
 from keras_mnv4.qat.quantizable import QuantizableLayer
 from keras_mnv4.qat.quantize import INPUT
+from keras_mnv4.qat.quantize import as_functional
 from keras_mnv4.qat.stock.fusion import fusions
 from keras_mnv4.qat.stock.pictures import GRID_KEEPING
 
@@ -69,10 +70,13 @@ def quantization_report(model):
     """Lists what of a model is quantised, how, and why the rest is not.
 
     Args:
-        model: a Functional model, from `quantize_model` or in float.
+        model: a Functional model, from `quantize_model` or in float, or a built `keras.Sequential`.
 
     Returns:
         A `QuantizationReport`.
+
+    Raises:
+        ValueError: if `model` is neither.
 
     Example:
 
@@ -80,6 +84,7 @@ def quantization_report(model):
     >>> [part.path for part in quantization_report(quantized).parts if part.outputs == "float" and not part.why]
     []
     """
+    model = as_functional(model)
     behind = {
         layer.input._keras_history.operation: layer.quantizer
         for layer in model.layers

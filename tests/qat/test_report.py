@@ -55,3 +55,14 @@ def test_stock_layers_say_where_they_are_rounded():
 def test_float_models_are_float_throughout():
     parts, _ = found(tiny_network())
     assert {part.outputs for part in parts.values()} == {"float"}
+
+
+@pytest.mark.once
+def test_sequential_models_are_reported_as_they_are_quantised():
+    stack = [layers.Conv2D(4, 3, name="conv"), layers.Flatten(name="flatten"), layers.Dense(2, name="dense")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *stack], name="stacked")
+    parts, report = found(model)
+    assert (report.name, list(parts)) == ("stacked", ["input", "conv", "flatten", "dense"])
+    assert {part.outputs for part in parts.values()} == {"float"}
+    with pytest.raises(ValueError, match=r"must be a Functional `keras.Model`, or a built Sequential"):
+        qat.quantization_report(keras.Sequential(stack))
