@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -49,6 +50,10 @@ class LiteRTModel:
         Raises:
             ValueError: if there are no inputs, if they have another shape, or, of an integer file, if integers are no
                 bytes.
+
+        Warns:
+            UserWarning: if most of the inputs are floats that the input of an integer file cannot hold, such as bytes
+                where it takes -1 to 1.
         """
         found = [_real(*each) for each in zip(self._run_all(inputs), self.outputs, strict=True)]
         return only_or_all(found)
@@ -89,8 +94,23 @@ class LiteRTModel:
             raise ValueError(
                 f"`inputs` must be one or more of shape {self.input_shape[1:]}, (count, ...). Received: {inputs.shape}"
             )
+        self._warn_of_clipping(inputs)
         found = zip(*[self._run(codes) for codes in self.quantize(inputs)], strict=True)
         return [np.stack(each) for each in found]
+
+    def _warn_of_clipping(self, inputs):
+        dtype = self.input["dtype"]
+        if np.issubdtype(dtype, np.floating) or not np.issubdtype(inputs.dtype, np.floating):
+            return
+        scale, zero_point = self.input["quantization"]
+        low, high = (scale * (code - zero_point) for code in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+        if np.mean((inputs < low - scale) | (inputs > high + scale)) > 0.5:
+            warnings.warn(
+                f"`inputs` are floats from {inputs.min():.3g} to {inputs.max():.3g}, and the file's input holds "
+                f"{low:.3g} to {high:.3g}: most are cut off. Floats are what the network sees behind its scaling; "
+                'bytes of pictures must be of an integer type, as of `astype("uint8")`.',
+                stacklevel=4,
+            )
 
     def _run(self, codes):
         self._interpreter.set_tensor(self.input["index"], codes[None])

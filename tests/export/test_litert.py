@@ -289,6 +289,20 @@ def test_a_sequential_float_model_has_labels(photos, tmp_path):
     assert metadata.read_class_names((tmp_path / "m.tflite").read_bytes()) == ["a", "b", "c"]
 
 
+def test_floats_that_the_input_cannot_hold_are_warned_of(photos, tmp_path):
+    model = qat.quantize_model(colours(keras.layers.Rescaling(1 / 127.5, -1)), calibration_data=photos[:, :8, :8])
+    shown = photos[:, :8, :8]
+    export.to_litert(model, tmp_path / "m.tflite", samples=shown)
+    file = export.LiteRTModel(tmp_path / "m.tflite")
+    for predict in (file.predict, file.predict_codes):
+        with pytest.warns(
+            UserWarning, match=r"floats from \d+ to \d+, and the file's input holds -1 to 0.996: .*uint8"
+        ):
+            predict(shown)
+    scaled = file.predict((shown - 128) / 127.5)
+    np.testing.assert_array_equal(scaled, file.predict(shown.astype("uint8")))
+
+
 def bare_behind(checkpoint):
     """A tiny network behind the preprocessing of a published checkpoint."""
     preprocessing = next(each.preprocessing for each in CHECKPOINTS if each.tag == checkpoint)
@@ -454,6 +468,7 @@ def test_models_without_preprocessing_take_scaled_pictures(photos, tmp_path):
     qat.calibrate(model, scaled)
     report = export.to_litert(model, tmp_path / "m.tflite", samples=scaled)
     assert report.agreement.within_one_step > 0.95
+    export.to_litert(model, tmp_path / "m.tflite", overwrite=True)  # without a warning of samples that are bytes
 
 
 def test_metadata_is_deterministic_and_holds_the_labels(quantized, photos, tmp_path):
