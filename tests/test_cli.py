@@ -860,6 +860,16 @@ def test_a_network_of_a_file_learns_new_classes(photo_folder, tmp_path, capsys):
 
 
 @pytest.mark.once
+def test_weights_of_a_file_learn_new_classes_whatever_theirs_were(photo_folder, tmp_path, capsys):
+    network = {"weights": None, "classes": 7, "input_shape": (32, 32, 3)}
+    applications.MobileNetV4ConvSmall(**network).save_weights(tmp_path / "seven.weights.h5")
+    out = tmp_path / "model.keras"
+    how = ("--data", photo_folder, "--size", 32, "--epochs", 0, "--weights", tmp_path / "seven.weights.h5")
+    assert mnv4("--json", "train", *how, "--out", out) == 0
+    assert keras.models.load_model(out).output_shape == (None, 2)
+
+
+@pytest.mark.once
 def test_only_apps_go_into_an_android_project(tmp_path, capsys):
     assert mnv4("export", "model.keras", "--out", tmp_path / "a.tflite", "--android", tmp_path) == 1
     assert "--target app" in capsys.readouterr().err

@@ -29,6 +29,7 @@ QUANTIZER = "_quantizer/"  # in the names of a fake-quantised network's ranges
 # What Keras says of a tensor of another shape, before all values of the variable.
 MISMATCH = re.compile(r"variable\.shape=(\(.*?\)), Received: value\.shape=(\(.*?\))\..*<Variable path=([^,]*)")
 MIRROR = "Skipping nested container at '_operations_by_depth"  # of layers that are read elsewhere, too
+CLASSIFIER_BIAS = "layers/classifier/conv/vars/1"  # in Keras's own files
 TOPS = (2, 7)  # tensors of a classifier in Keras's own files: alone, or with the convolution before it
 
 
@@ -176,6 +177,27 @@ def tensor_names(path):
     with h5py.File(path) as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return [name for name in names if SEED not in name and not name.startswith(OPTIMIZER)]
+
+
+def classes_in(path):
+    """Outputs of the classifier in a file of weights: the length of its bias.
+
+    Args:
+        path: a `.weights.h5` or `.safetensors` file.
+
+    Returns:
+        A whole number; None if the file has no classifier, or cannot be read, which loading it says.
+    """
+    biases = [CLASSIFIER_BIAS, *(f"{layout.top[-1]}bias" for layout in LAYOUTS.values())]
+    try:
+        if pathlib.Path(path).suffix == ".safetensors":
+            shapes = {name: tensor.shape for name, tensor in _read_safetensors(path).items()}
+        else:
+            with h5py.File(path) as file:
+                shapes = {name: file[name].shape for name in biases if name in file}
+    except (OSError, ValueError):
+        return None
+    return next((shapes[name][0] for name in biases if name in shapes), None)
 
 
 def is_quantized_file(weights):

@@ -290,6 +290,7 @@ def _fine_tune(build, arguments):
 def _pretrained(build, arguments):
     """The classifier that `train --weights` names: a whole model, or weights for what `build` builds."""
     from keras_mnv4.applications.checkpoints import CHECKPOINTS
+    from keras_mnv4.applications.weights import classes_in
 
     if pathlib.Path(arguments.weights).suffix == ".keras":
         model = _load_classifier(arguments.weights)
@@ -300,7 +301,7 @@ def _pretrained(build, arguments):
         return model
     shape = None if arguments.size is None else (arguments.size, arguments.size, 3)
     known = [each for each in CHECKPOINTS if each.tag == arguments.weights]
-    classes = known[0].classes if known else 1000
+    classes = known[0].classes if known else classes_in(arguments.weights) or 1000
     return build(weights=arguments.weights, input_shape=shape, classes=classes, dropout_rate=0.2)
 
 

@@ -99,6 +99,20 @@ def test_a_path_of_timms_layout(state, tmp_path):
     np.testing.assert_allclose(scale, 1 / (255 * np.array([0.229, 0.224, 0.225])))
 
 
+def test_the_classes_of_a_file_are_those_of_its_classifier(state, tmp_path):
+    safetensors.save_file({**state, "classifier.bias": np.zeros(5, "float32")}, tmp_path / "timm.safetensors")
+    assert weights.classes_in(tmp_path / "timm.safetensors") == 5
+    model = MobileNetV4ConvSmall(weights=None, classes=7, input_shape=(32, 32, 3), alpha=0.25)
+    model.save_weights(tmp_path / "seven.weights.h5")
+    assert weights.classes_in(tmp_path / "seven.weights.h5") == 7
+    body = MobileNetV4ConvSmall(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.25)
+    body.save_weights(tmp_path / "body.weights.h5")
+    (tmp_path / "damaged.weights.h5").write_bytes(b"no weights")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    for name in ("body.weights.h5", "damaged.weights.h5", "damaged.safetensors", "imagenet"):
+        assert weights.classes_in(tmp_path / name) is None
+
+
 def test_keras_files(tmp_path):
     model = tiny_network()
     model.save_weights(tmp_path / "model.weights.h5")
