@@ -395,11 +395,23 @@ def test_a_teacher_may_be_a_function():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2, "softmax")
+
+    def call(self, pictures):
+        return self.dense(ops.reshape(pictures, (1, -1)))
+
+
 @pytest.mark.once
 def test_teachers_that_do_not_say_what_they_give_are_refused():
     tanh = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(2, "tanh")])
-    with pytest.raises(ValueError, match="give a function from pictures to probabilities"):
-        tuner.DARTS(tuner.SuperNet(TINY, classes=2), teacher=tanh)
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 32, 32, 3), "float32"))
+    for unclear in (tanh, subclassed):
+        with pytest.raises(ValueError, match="give a function from pictures to probabilities"):
+            tuner.DARTS(tuner.SuperNet(TINY, classes=2), teacher=unclear)
     with pytest.raises(ValueError, match="`teacher` must be a built"):
         tuner.DARTS(tuner.SuperNet(TINY, classes=2), teacher=keras.Sequential([keras.layers.Dense(2)]))
 

@@ -205,7 +205,8 @@ def labeller(teacher):
     if teacher is None or (callable(teacher) and not isinstance(teacher, keras.Model)):
         return teacher
     is_functional = bool(getattr(teacher, "inputs", None))
-    if isinstance(teacher, keras.Model) and not (is_functional and ends_in_softmax(teacher) is not None):
+    is_built = isinstance(teacher, keras.Model) and teacher.built
+    if is_built and not (is_functional and ends_in_softmax(teacher) is not None):
         raise ValueError(
             f"It is not clear from the last layer of `teacher`, model `{teacher.name}`, whether it gives "
             "probabilities: give a function from pictures to probabilities in its place."
