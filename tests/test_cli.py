@@ -300,13 +300,12 @@ def test_a_teacher_of_any_size_is_asked_in_the_size_that_it_painted(tmp_path):
     pictures = keras.Input((None, None, 3))
     maps = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 5, activation="relu")(pictures))
     teacher = keras.Model(pictures, keras.layers.Dense(2, "softmax")(maps))
-    teacher.save(tmp_path / "teacher.keras")
-    asked = commands._teacher_of_size(tmp_path / "teacher.keras", 48, (32, 32, 3))
+    asked = commands._for_pictures(teacher, 48, (32, 32, 3))
     shown = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     expected = teacher(keras.layers.Resizing(48, 48)(shown))
     np.testing.assert_allclose(ops.convert_to_numpy(asked(shown)), ops.convert_to_numpy(expected), rtol=1e-5)
-    path = _save_teacher(tmp_path / "of_one_size.keras")
-    assert commands._teacher_of_size(path, 48, (32, 32, 3)).input_shape == (None, 32, 32, 3)
+    of_one_size = keras.models.load_model(_save_teacher(tmp_path / "of_one_size.keras"))
+    assert commands._for_pictures(of_one_size, 48, (32, 32, 3)) is of_one_size
 
 
 def _save_teacher_that_tells_them_apart(path):

@@ -181,7 +181,7 @@ def cost(arguments):
 
 def synthesize(arguments):
     files.check_folder(arguments.out, "--out")
-    made = _synthesize(arguments, arguments.model, arguments.out)
+    made = _synthesize(arguments, _load_model(arguments.model), arguments.model, arguments.out)
     sheet = made.directory / "contact_sheet.png"
     facts = {"directory": made.directory, "pictures": len(made), "contact_sheet": sheet}
     return Outcome(f"{made.directory}: {len(made)} pictures; {sheet}", facts)
@@ -222,9 +222,9 @@ def search(arguments):
         if data is not None:
             _check_classes(teacher, arguments.teacher, data)
         check_limits(teacher.output_shape[-1])
-        made = _synthesize(arguments, arguments.teacher, arguments.out / "synthetic")
+        made = _synthesize(arguments, teacher, arguments.teacher, arguments.out / "synthetic")
         searched = made.picture_data(arguments.size)
-        how["teacher"] = _teacher_of_size(arguments.teacher, made.size, shape)
+        how["teacher"] = _for_pictures(teacher, made.size, shape)
         data = data or searched
     if arguments.strategy == "spos":
         how.update(population=arguments.population, generations=arguments.generations)
@@ -421,22 +421,21 @@ def _check_classes(model, path, data):
         )
 
 
-def _teacher_of_size(path, size, shape):
-    """The model of a file, for pictures of a shape; one that takes any size sees them in the size that it painted."""
+def _for_pictures(teacher, size, shape):
+    """A model for pictures of a shape; one that takes any size sees them in the size that it painted."""
     import keras
 
-    teacher = _load_model(path)
     if None not in teacher.input_shape[1:]:
         return teacher
     return keras.Sequential([keras.Input(shape), keras.layers.Resizing(size, size), teacher])
 
 
-def _synthesize(arguments, teacher, directory):
-    """The `SyntheticSet` of a model's file."""
+def _synthesize(arguments, teacher, path, directory):
+    """The `SyntheticSet` of a model that was read from a file."""
     from keras_mnv4 import datafree
 
     return datafree.synthesize(
-        _load_model(teacher),
+        teacher,
         arguments.pictures,
         directory,
         rounds=arguments.rounds,
@@ -444,7 +443,7 @@ def _synthesize(arguments, teacher, directory):
         steps=arguments.steps,
         noise=arguments.noise,
         batch_size=arguments.batch_size,
-        class_names=_labels_of(teacher),
+        class_names=_labels_of(path),
         seed=arguments.seed,
     )
 

@@ -181,7 +181,8 @@ def gradient_search(
         directory: folder for backups and what was found; made if it is not there.
         strategy: `"darts"`, `"proxylessnas"` or `"tunas"`.
         limits: dictionary from measure to the most that a network may cost. The first is the target of the search,
-            which `"tunas"` draws nearer to from below as well; a network beyond one at the end is brought within them.
+            which `"tunas"` draws nearer to from below as well; a network beyond one at the end is brought within them,
+            or, where no step leads there, gives way to the space's largest, brought within them.
         architecture_learning_rate: that of the choices' logits. None for the paper's; or, in searches so short that it
             would keep all choices mixed, and of `"darts"` and `"proxylessnas"`, for a larger one, by which logits can
             move by 4 in all, at most 0.02.

@@ -174,9 +174,8 @@ def test_tunas_in_one_call(digits, tmp_path, rate, expected, monkeypatch):
 
 def test_a_network_that_cannot_be_brought_within_the_limits_gives_way(digits, tmp_path, monkeypatch):
     stuck = {"stage_1/filters": 8, "stage_2/filters": 24, "block_3": "UIB"}
-    stuck |= {f"block_{number}/start": 0 for number in (1, 2, 3)} | {
-        f"block_{number}/middle": 3 for number in (1, 2, 3)
-    }
+    for number in (1, 2, 3):
+        stuck |= {f"block_{number}/start": 0, f"block_{number}/middle": 3}
     costs = tuner.CostModel(tuner.tiny_space(), {"macs": 9e4}, (32, 32, 3), 10)
     with pytest.raises(ValueError, match="From here no network within"):
         costs.bring_within(stuck)
